@@ -1,0 +1,60 @@
+# Needs Python 3.11+ and make, nothing installed by hand. `make help` lists what there is.
+#
+#   make PYTHON=python3.13 ...    another Python for the virtual environment
+#   make test ARGS="-k drain"     arguments for pytest (or for the bench)
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo demo-once test check lint format servers lock bench clean FORCE
+
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+venv: $(STAMP) ## .venv with everything in requirements-dev.lock (each target makes it by itself)
+
+# The stamp holds the directory it was made in: a .venv that was copied or moved still points to where it came from.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+$(STAMP): FORCE
+endif
+$(STAMP): requirements-dev.lock pyproject.toml
+	@sh .ci/venv "$(PYTHON)" $(VENV)
+
+demo: $(STAMP) ## a small AWS, caches, natproxy and a client, told as a story, then left running (no root, no account)
+	@$(PY) -m tests.demo
+
+demo-once: $(STAMP) ## the same story, ending by itself
+	@$(PY) -m tests.demo --once
+
+test: $(STAMP) servers ## all tests (as root on Debian also those with real servers and network namespaces)
+	@$(PY) -m pytest $(ARGS)
+
+check: lint test ## lint and test
+
+lint: $(STAMP) ## format check, linter, types, import rule
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(PY) -c 'from importlinter.cli import lint_imports_command as main; main()' --no-logo --no-cache
+
+format: $(STAMP) ## format the code, and put right what the linter can
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+servers: ## the programs that tests talk to: installed as root on Debian, else named
+	@sh .ci/servers
+
+lock: $(STAMP) ## write both lock files anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
+	@sh .ci/lock $(PY) $(LOCK_FLAGS)
+
+bench: $(STAMP) ## measure speed and size
+	@$(PY) -m bench $(ARGS)
+
+clean: ## remove .venv and everything else that was made here
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find natproxy tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,20 @@
+"""natproxy: reach ElastiCache from outside its VPC, on one stable port per node.
+
+AWS says which nodes exist; pure code says which ports lead where; a small I/O shell makes it so and moves bytes.
+
+Reading order, which is also the import rule (a module imports only from rooms above it in this list)::
+
+    errors       every error natproxy raises on purpose
+    model        PURE frozen data: nodes, snapshots, port map, routes, plans, outcomes
+    messages     PURE what controller and workers say to each other
+    channel      I/O: carries those messages, and sockets, over a Unix socket pair
+    tasks        asyncio tasks with a name and an owner
+    config       YAML -> a validated Config, or every mistake at once
+    plan/        PURE what should be: ports, routes, changes, what is held back, which connections end
+    discover/    what exists: elasticache (I/O, boto3), parse (PURE), names (I/O, DNS)
+    worker/      I/O: accepts, dials and moves bytes; knows no AWS and no files
+    controller/  I/O: the one process that knows AWS, the file system and the world
+    cli          the commands: the only place that prints or exits
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,243 @@
+"""What the config file may say, as frozen data: every key is a field, every default stands here. Pure.
+
+``Written`` is the file as it was written. ``Config`` is what the rest of natproxy works with: in it each entry carries
+its effective values, its own ones laid over the global ones key by key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator
+
+from natproxy.config import addresses, values
+from natproxy.config.values import PortRange
+from natproxy.model import Endpoint, Network
+
+
+def _listed(what: str) -> BeforeValidator:
+    """Take one value for a list of one; an empty list says nothing."""
+
+    def as_list(value: object) -> object:
+        if isinstance(value, str | bool):
+            return [value]
+        return value if value or value is None else values.refuse(f"is empty: write at least one {what}")
+
+    return BeforeValidator(as_list)
+
+
+def _or_empty(value: object) -> object:
+    """Take a mapping that has nothing beneath it as not written."""
+    return {} if value is None else value
+
+
+def _or_none(value: object) -> object:
+    """Take a list that has nothing beneath it as not written."""
+    return [] if value is None else value
+
+
+_Positive = Annotated[float, PlainValidator(values.duration(least="1us"))]
+_Duration = Annotated[float, PlainValidator(values.duration())]
+_Count = Annotated[int, PlainValidator(values.whole_number(1, 1_000_000))]
+_Port = Annotated[int, PlainValidator(values.port)]
+_Ports = Annotated[PortRange | None, PlainValidator(values.optional(values.port_range))]
+_IpAddress = Annotated[str, PlainValidator(addresses.ip_address)]
+_Allow = Annotated[tuple[Annotated[Network, PlainValidator(addresses.network)], ...] | None, _listed("network")]
+_EndpointKind = Literal["nodes", "primary", "reader", "configuration"]
+_Endpoints = Annotated[
+    frozenset[
+        Annotated[
+            _EndpointKind,
+            PlainValidator(values.choice("nodes", "primary", "reader", "configuration")),
+        ]
+    ]
+    | None,
+    _listed("of nodes, primary, reader, configuration"),
+]
+_Tags = Annotated[Mapping[str, Annotated[str, PlainValidator(values.tag_value)]] | None, _listed("tag")]
+
+
+class Section(BaseModel):
+    """A mapping in the file: frozen, and with no key but its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Listen(Section):
+    """Where clients connect to."""
+
+    address: Annotated[tuple[_IpAddress, ...], _listed("address")] = ("0.0.0.0",)
+    ports: _Ports = None
+
+
+class Aws(Section):
+    """How AWS is asked."""
+
+    region: Annotated[str | None, PlainValidator(values.optional(values.region))] = None
+    endpoint_url: Annotated[str | None, PlainValidator(values.optional(addresses.endpoint_url))] = None
+    role_arn: Annotated[str | None, PlainValidator(values.optional(values.role_arn))] = None
+    refresh: _Positive = 15.0
+    """Seconds between two rounds."""
+    absent_after: _Positive = 60.0
+    """Seconds after which a node missing from complete answers is gone."""
+
+
+class Clients(Section):
+    """Who may connect, and how."""
+
+    allow: _Allow = None
+    """None = everyone, which is refused beyond loopback."""
+    tls: Annotated[
+        Literal["off", "passthrough"],
+        PlainValidator(values.choice("off", "passthrough", later=("terminate",))),
+    ] = "off"
+    max_connections: _Count = 4096
+    max_connections_per_client: _Count = 512
+
+
+class Nodes(Section):
+    """How nodes are spoken to."""
+
+    tls: Annotated[Literal["auto", "off"], PlainValidator(values.choice("auto", "off", later=("on",)))] = "auto"
+
+
+class Timeouts(Section):
+    """In seconds."""
+
+    connect: _Positive = 3.0
+    idle: Annotated[float | None, PlainValidator(values.optional(values.duration(least="1us")))] = None
+    """None = never."""
+    keepalive: Annotated[float, PlainValidator(values.duration(least="1s", most="9h"))] = 30.0
+    """The kernel counts whole seconds, up to 32767 of them."""
+    drain: _Duration = 30.0
+    stop: _Duration = 5.0
+
+
+class Admin(Section):
+    """Where the read-only HTTP side listens: on loopback."""
+
+    address: _IpAddress = "127.0.0.1"
+    port: _Port = 9479
+
+
+class Log(Section):
+    """How the log looks."""
+
+    format: Annotated[
+        Literal["text", "json"] | None, PlainValidator(values.optional(values.choice("text", "json")))
+    ] = None
+    """None = text on a terminal, else json."""
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        PlainValidator(values.choice("debug", "info", "warning", "error")),
+    ] = "info"
+
+
+class Overrides(Section):
+    """What an entry may say for itself; what it does not say is taken from the global values."""
+
+    clients: Annotated[Clients, BeforeValidator(_or_empty)] = Clients()
+    nodes: Annotated[Nodes, BeforeValidator(_or_empty)] = Nodes()
+    timeouts: Annotated[Timeouts, BeforeValidator(_or_empty)] = Timeouts()
+
+
+class WrittenCache(Overrides):
+    """An entry of ``caches`` as it was written."""
+
+    id: Annotated[str | None, PlainValidator(values.optional(values.cache_id))] = None
+    tags: _Tags = None
+    """All of them must be on the cache."""
+    ports: _Ports = None
+    """None = from listen.ports."""
+    endpoints: _Endpoints = None
+    """None = all that AWS has."""
+
+
+class WrittenStatic(Overrides):
+    """An entry of ``static`` as it was written."""
+
+    name: Annotated[str, PlainValidator(values.static_name)]
+    port: _Port
+    target: Annotated[Endpoint, PlainValidator(addresses.target)]
+
+
+class Written(Overrides):
+    """The whole file as it was written."""
+
+    public_host: Annotated[str | None, PlainValidator(values.optional(addresses.host))] = None
+    public_ip: Annotated[str | None, PlainValidator(values.optional(addresses.ip_address))] = None
+    listen: Annotated[Listen, BeforeValidator(_or_empty)] = Listen()
+    aws: Annotated[Aws, BeforeValidator(_or_empty)] = Aws()
+    caches: Annotated[tuple[WrittenCache, ...], BeforeValidator(_or_none)] = ()
+    static: Annotated[tuple[WrittenStatic, ...], BeforeValidator(_or_none)] = ()
+    workers: Annotated[int | Literal["auto"], PlainValidator(values.workers)] = 1
+    admin: Annotated[Admin, BeforeValidator(_or_empty)] = Admin()
+    state_dir: Annotated[Path, PlainValidator(values.absolute_path)] = Path("/var/lib/natproxy")
+    log: Annotated[Log, BeforeValidator(_or_empty)] = Log()
+    resolver: Annotated[
+        tuple[Annotated[str, PlainValidator(addresses.dns_server)], ...] | None,
+        _listed("DNS server"),
+    ] = None
+    """None = the system's."""
+
+
+class CacheEntry(WrittenCache):
+    """An entry of ``caches`` with its effective values."""
+
+    has_own_limits: bool = False
+    """True where the entry itself writes a connection limit: its connections are then counted by themselves."""
+
+
+class StaticEntry(WrittenStatic):
+    """An entry of ``static`` with its effective values."""
+
+    has_own_limits: bool = False
+
+
+class Config(Written):
+    """A config that has been found good."""
+
+    path: Path
+    caches: tuple[CacheEntry, ...] = ()
+    static: tuple[StaticEntry, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What is allowed but should be known, each with file, line and place."""
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers run; ``auto`` = one for each processor of this host."""
+        return (os.cpu_count() or 1) if self.workers == "auto" else self.workers
+
+    @property
+    def is_loopback_only(self) -> bool:
+        """True where no other host can reach any port."""
+        return all(addresses.is_loopback(address) for address in self.listen.address)
+
+    @property
+    def is_admin_port_taken(self) -> bool:
+        """True where the admin side's port cannot be listened on for clients as well."""
+        return any(addresses.covers(address, self.admin.address) for address in self.listen.address)
+
+    def pool(self) -> tuple[int, ...]:
+        """Return the ports for caches without a range of their own, ascending."""
+        if self.listen.ports is None:
+            return ()
+        taken = {entry.port for entry in self.static}
+        if self.is_admin_port_taken:
+            taken.add(self.admin.port)
+        for entry in self.caches:
+            taken.update(entry.ports or ())
+        return tuple(port for port in self.listen.ports if port not in taken)
+
+    def candidate_ports(self, entry: CacheEntry) -> tuple[int, ...]:
+        """Return the ports that the entry's caches may take, ascending: its own range, or the pool."""
+        return self.pool() if entry.ports is None else tuple(entry.ports)
+
+    def entry_for(self, cache_id: str, tags: Mapping[str, str]) -> CacheEntry | None:
+        """Return the entry that a cache belongs to: the one with its id, else the first whose tags it all has."""
+        by_id = (entry for entry in self.caches if entry.id == cache_id)
+        by_tags = (entry for entry in self.caches if entry.tags and entry.tags.items() <= tags.items())
+        return next(by_id, None) or next(by_tags, None)

@@ -1,0 +1,239 @@
+"""Plain values -> Written, with every key that is unknown, misspelt, wrong by itself or of a later version. Pure.
+
+So that one mistake does not hide others, a wrong value is taken out and the rest is validated again; what was taken out
+is in ``Draft.unsure``, and nothing is concluded from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from natproxy.config.loader import Document
+from natproxy.config.model import (
+    Admin,
+    Aws,
+    Clients,
+    Listen,
+    Log,
+    Nodes,
+    Section,
+    Timeouts,
+    Written,
+    WrittenCache,
+    WrittenStatic,
+)
+from natproxy.config.places import Finding, Place, Plain, dotted, is_related
+
+_SHARED: Mapping[str, type[Section]] = {"clients": Clients, "nodes": Nodes, "timeouts": Timeouts}
+_SCOPES: tuple[Place, ...] = ((), ("caches", "*"), ("static", "*"))
+SECTIONS: Mapping[Place, type[Section]] = {
+    (): Written,
+    ("listen",): Listen,
+    ("aws",): Aws,
+    ("admin",): Admin,
+    ("log",): Log,
+    ("caches", "*"): WrittenCache,
+    ("static", "*"): WrittenStatic,
+    **{(*scope, name): section for scope in _SCOPES for name, section in _SHARED.items()},
+}
+"""Which keys each mapping of the file has; ``*`` = any index."""
+
+_STAND_INS: Mapping[str, Plain] = {"name": "unnamed", "port": "1", "target": "unknown:1"}
+"""For the keys that an entry of ``static`` must have and lacks: never seen by anybody."""
+
+
+_MOST_ROUNDS = 8
+"""Three are needed: wrong values are taken out, then keys that must be there are missing, then all is good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The file as far as it is good."""
+
+    written: Written
+    findings: tuple[Finding, ...]
+    unsure: frozenset[Place]
+    """Places whose values were taken out, or are not what was meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """A key whose feature is not in this version, and the values that ask for nothing."""
+
+    place: Place
+    is_harmless: Callable[[Plain], bool]
+    advice: str
+
+
+def _is_null(value: Plain) -> bool:
+    return value is None
+
+
+def _has_only(*names: str) -> Callable[[Plain], bool]:
+    def is_harmless(value: Plain) -> bool:
+        return value is None or (
+            isinstance(value, dict) and value.keys() <= set(names) and all(item is None for item in value.values())
+        )
+
+    return is_harmless
+
+
+_LEAVE_OUT = "leave the key out"
+LATER: tuple[_Later, ...] = (
+    _Later(
+        ("tls",),
+        _has_only("certificate", "key", "client_ca", "crl", "min_version"),
+        "leave the section out, or hand TLS through to the nodes with clients: {tls: passthrough}",
+    ),
+    _Later(("portal",), _has_only("port", "allow"), _LEAVE_OUT),
+    _Later(("admin", "allow"), _is_null, "the admin side listens on loopback only"),
+    _Later(("admin", "tls"), lambda value: value is False or value is None, "the admin side listens on loopback only"),
+    _Later(("caches", "*", "probe"), _is_null, _LEAVE_OUT),
+    *(
+        later
+        for scope in _SCOPES
+        for later in (
+            _Later((*scope, "rewrite"), lambda value: value in ("off", None), "write off, or leave the key out"),
+            _Later((*scope, "clients", "certificates"), _is_null, "name the clients' networks in clients.allow"),
+            _Later((*scope, "nodes", "ca"), _is_null, _LEAVE_OUT),
+            _Later((*scope, "nodes", "server_name"), _is_null, _LEAVE_OUT),
+            _Later(
+                (*scope, "timeouts", "handshake"), _is_null, "there is no TLS handshake to wait for: leave the key out"
+            ),
+        )
+    ),
+)
+
+
+def read_structure(document: Document) -> Draft:
+    """Validate everything that can be judged by itself. ``document.value`` must be a mapping, and is used up."""
+    tree = document.value
+    findings = [*document.findings, *_take_out_later_keys(tree)]
+    unsure: set[Place] = set()
+    for _ in range(_MOST_ROUNDS):
+        try:
+            return Draft(Written.model_validate(tree), tuple(findings), frozenset(unsure))
+        except ValidationError as error:
+            known = frozenset(unsure)
+            for details in error.errors(include_url=False):
+                location = details["loc"][:-1] if details["type"] == "missing" else details["loc"]
+                place = _existing(location, document.lines)
+                if not any(is_related(details["loc"], other) for other in known):
+                    findings.append(_finding(details, place))
+                unsure.update(_mend(tree, details, place))
+    return Draft(Written(), tuple(findings), frozenset({()}))
+
+
+def _take_out_later_keys(tree: Plain) -> Iterator[Finding]:
+    for later in LATER:
+        *within, key = later.place
+        for place, holder in _mappings(tree, within):
+            if key in holder:
+                value = holder.pop(str(key))
+                if not later.is_harmless(value):
+                    yield Finding((*place, key), f"is not in this version of natproxy; {later.advice}")
+
+
+def _mappings(tree: Plain, within: Sequence[str | int], place: Place = ()) -> Iterator[tuple[Place, dict[str, Plain]]]:
+    """Yield the mappings at a place in which ``*`` stands for every index."""
+    if not within:
+        if isinstance(tree, dict):
+            yield place, tree
+    elif within[0] == "*" and isinstance(tree, list):
+        for index, item in enumerate(tree):
+            yield from _mappings(item, within[1:], (*place, index))
+    elif isinstance(tree, dict) and within[0] in tree:
+        yield from _mappings(tree[str(within[0])], within[1:], (*place, within[0]))
+
+
+def _existing(location: Place, lines: Mapping[Place, int]) -> Place:
+    """Cut a place down to what stands in the file: one value may have been taken for a list of one."""
+    while location not in lines:
+        location = location[:-1]
+    return location
+
+
+_WORDS = {
+    "model_type": "must be a mapping (key: value)",
+    "dict_type": "must be a mapping (key: value)",
+    "tuple_type": "must be a list",
+    "frozen_set_type": "must be a list",
+}
+
+
+def _finding(details: ErrorDetails, place: Place) -> Finding:
+    kind = details["type"]
+    if kind == "missing":
+        return Finding(place, f"{details['loc'][-1]} is missing")
+    if kind == "extra_forbidden":
+        return Finding(place, _unknown(place))
+    if kind == "value_error":
+        return Finding(place, str(details["ctx"]["error"]))
+    if details["input"] is None:
+        return Finding(place, "has no value: write one, or leave the key out")
+    return Finding(place, _WORDS.get(kind, "is not what belongs here"))
+
+
+def _unknown(place: Place) -> str:
+    meant = _meant(place)
+    if meant is None:
+        return f"is an unknown key; known here: {', '.join(SECTIONS[_pattern(place[:-1])].model_fields)}"
+    name = str(meant[-1]) if meant[:-1] == place[:-1] else dotted(meant)
+    return f"is an unknown key; did you mean {name}?"
+
+
+def _meant(place: Place) -> Place | None:
+    """Return the place of the known key that an unknown one comes near to, or that stands in another mapping."""
+    within, key = place[:-1], str(place[-1])[:60]
+    near = difflib.get_close_matches(key, _keys(_pattern(within)), 1, 0.7)
+    if near:
+        return (*within, near[0])
+    elsewhere = [other for other, section in SECTIONS.items() if "*" not in other and key in section.model_fields]
+    return (*elsewhere[0], key) if len(elsewhere) == 1 else None
+
+
+def _pattern(place: Place) -> Place:
+    return tuple("*" if isinstance(step, int) else step for step in place)
+
+
+def _keys(within: Place) -> list[str]:
+    later = [str(entry.place[-1]) for entry in LATER if entry.place[:-1] == within]
+    return sorted({*SECTIONS[within].model_fields, *later})
+
+
+def _mend(tree: Plain, details: ErrorDetails, place: Place) -> Iterator[Place]:
+    """Make the tree good at one place; yield what is unsure from now on."""
+    if details["type"] == "missing":
+        key = str(details["loc"][-1])
+        holder = _at(tree, place)
+        if isinstance(holder, dict):
+            holder[key] = _STAND_INS[key]
+        yield (*place, key)
+        return
+    if details["type"] == "extra_forbidden" and (meant := _meant(place)) is not None:
+        yield meant
+    holder = _at(tree, place[:-1])
+    if isinstance(holder, list) and place[0] in {"caches", "static"} and len(place) == 2:
+        holder[int(place[1])] = {}
+        yield place
+        return
+    while isinstance(holder, list):
+        place = place[:-1]
+        holder = _at(tree, place[:-1])
+    if isinstance(holder, dict):
+        holder.pop(str(place[-1]), None)
+    yield place
+
+
+def _at(tree: Plain, place: Place) -> Plain:
+    for step in place:
+        if isinstance(tree, list) and isinstance(step, int) and step < len(tree):
+            tree = tree[step]
+        elif isinstance(tree, dict):
+            tree = tree.get(str(step))
+    return tree

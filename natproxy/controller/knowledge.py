@@ -1,0 +1,168 @@
+"""All that the controller knows, and how new facts change it: config, nodes, ports, addresses. I/O: the state file.
+
+Decisions are ``plan``'s; this keeps their results, and sees to it that a port is written down before it is opened.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from natproxy.config import Config
+from natproxy.controller.changes import Change, find_changes
+from natproxy.controller.logs import event
+from natproxy.controller.statefile import State, StateFile
+from natproxy.discover.parse import RawAnswers, parse_snapshot
+from natproxy.errors import StateError
+from natproxy.model import NodeTls, PortEntry, PortMap, RouteKey, Snapshot
+from natproxy.plan.addresses import Addresses, observe, rotating_hosts
+from natproxy.plan.guard import Known, hold_back, select
+from natproxy.plan.ports import assign_ports, release_port
+from natproxy.plan.routes import Desired, desired_routes, hosts_to_watch
+
+_log = logging.getLogger(__name__)
+
+SAVE_ADDRESSES_SECONDS = 30.0
+"""Changed addresses alone are saved this often at most: names that rotate change all the time."""
+
+
+class Knowledge:
+    """What exists, as far as is known. ``clock`` is monotonic, ``unix_time`` the time of day."""
+
+    def __init__(
+        self,
+        config: Config,
+        state_file: StateFile,
+        state: State,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        unix_time: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self._state_file = state_file
+        self._clock = clock
+        self._unix_time = unix_time
+        self.known = select(Known(state.snapshot), config)
+        self.portmap = state.portmap
+        """As it is written down."""
+        self.book: dict[str, Addresses] = {}
+        self.name_failures: dict[str, str] = {}
+        """Host -> why it does not resolve now."""
+        self.desired = Desired(())
+        self.save_error: str | None = None
+        self._memcached_versions = dict(state.memcached_versions)
+        self._rotating: frozenset[str] = frozenset()
+        self._addresses_saved_at = float("-inf")
+        self._errors: Mapping[RouteKey, str] = {}
+        for host, addresses in state.addresses.items():
+            self.book[host] = observe(None, addresses, clock(), always_rotates=False)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What exists now."""
+        return self.known.snapshot
+
+    def is_rotating(self, host: str) -> bool:
+        """Tell whether a name rotates among many addresses by nature."""
+        return host in self._rotating
+
+    # New facts.
+
+    def take_answers(self, answers: RawAnswers) -> tuple[Change, ...]:
+        """Take in what AWS said; return what is new in it."""
+        before = self.snapshot
+        fresh = parse_snapshot(answers, self.config)
+        self.known = hold_back(self.known, fresh, self._clock(), self.config.aws.absent_after)
+        changes = find_changes(before, self.snapshot, self.portmap)
+        for cache in self.snapshot.caches:
+            old = before.cache(cache.id)
+            if old is not None and (old.tls is NodeTls.OFF) != (cache.tls is NodeTls.OFF):
+                event(_log, logging.INFO, "cache changed its encryption in transit", cache=cache.id, tls=cache.tls)
+        return changes
+
+    def take_config(self, config: Config) -> None:
+        """Go by another config from now on."""
+        self.config = config
+        self.known = select(self.known, config)
+
+    def take_name(self, host: str, addresses: tuple[str, ...] | None, reason: str) -> bool:
+        """Take in what a name resolved to (None: it did not, the last good set stays); True where that is new."""
+        if addresses is None:
+            is_new = self.name_failures.get(host) != reason
+            self.name_failures[host] = reason
+            return is_new
+        had_failed = self.name_failures.pop(host, None) is not None
+        old = self.book.get(host)
+        new = self.book[host] = observe(old, addresses, self._clock(), host in self._rotating)
+        return had_failed or old is None or old.current != new.current
+
+    def release(self, name: str) -> PortEntry:
+        """Give a gone node's port back. Raises ReleaseError, StateError; then nothing is changed."""
+        portmap, entry = release_port(self.portmap, name)
+        self._save(portmap)
+        return entry
+
+    # What follows from them.
+
+    def settle(self) -> Desired:
+        """Work out what should be served, write down new ports first, and return it."""
+        assignment = assign_ports(self.portmap, self.snapshot, self.config, self._unix_time())
+        errors = dict(assignment.errors)
+        try:
+            self._save(assignment.portmap)
+        except StateError as error:
+            errors.update(self._hold_unsaved(assignment.portmap, error))
+        else:
+            for warning in assignment.warnings:
+                event(_log, logging.WARNING, "port map changed", detail=warning)
+        for key, reason in errors.items():
+            if self._errors.get(key) != reason:
+                event(_log, logging.ERROR, "route has no port", route=key, reason=reason)
+        self._errors = errors
+        self.desired = desired_routes(self.config, self.snapshot, self.portmap, errors)
+        self._rotating = rotating_hosts(self.desired.routes)
+        return self.desired
+
+    def _hold_unsaved(self, portmap: PortMap, error: StateError) -> dict[RouteKey, str]:
+        """Go on with the ports that are written down; the others wait, or a restart could hand them to someone else."""
+        if self.save_error != str(error):
+            event(_log, logging.ERROR, "state cannot be saved, new ports stay closed", error=error)
+        self.save_error = str(error)
+        written = {entry.key: entry.port for entry in self.portmap.entries}
+        reason = f"its port is not opened because it cannot be written down: {error}"
+        return {entry.key: reason for entry in portmap.entries if written.get(entry.key) != entry.port}
+
+    def hosts(self) -> frozenset[str]:
+        """Name every host whose addresses matter; forget the others."""
+        hosts = hosts_to_watch(self.desired.routes, self.snapshot)
+        self.book = {host: addresses for host, addresses in self.book.items() if host in hosts}
+        self.name_failures = {host: reason for host, reason in self.name_failures.items() if host in hosts}
+        return hosts
+
+    def save_addresses(self) -> None:
+        """Write changed addresses down, not too often. A failure is logged and shown, and tried again."""
+        if self._clock() - self._addresses_saved_at < SAVE_ADDRESSES_SECONDS and self.save_error is None:
+            return
+        try:
+            self._save(self.portmap)
+        except StateError as error:
+            if self.save_error != str(error):
+                event(_log, logging.ERROR, "state cannot be saved", error=error)
+            self.save_error = str(error)
+
+    def _save(self, portmap: PortMap) -> None:
+        """Write all of it down; only then is ``portmap`` what counts."""
+        state = State(
+            portmap=portmap,
+            snapshot=replace(self.snapshot, notes=()),
+            addresses={host: addresses.current for host, addresses in sorted(self.book.items())},
+            memcached_versions=self._memcached_versions,
+        )
+        self._state_file.save(state)
+        self._addresses_saved_at = self._clock()
+        self.portmap = portmap
+        if self.save_error is not None:
+            event(_log, logging.INFO, "state can be saved again")
+            self.save_error = None

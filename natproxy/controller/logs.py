@@ -1,0 +1,185 @@
+"""One line for each event: a sentence, then key=value; or the same as JSON. I/O: talks to standard error.
+
+``event(log, logging.INFO, "connection ended", port=6379)`` becomes ``connection ended port=6379``. Nothing that comes
+from outside can begin a new line or move a terminal's cursor: whatever is not printable is escaped. Where the journal
+reads along, lines begin with its priority prefix (sd-daemon(3)) and carry no time of their own.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from natproxy.model import Address, Endpoint, NodeId, RouteKey
+
+Scalar = (
+    str
+    | int
+    | float
+    | Path
+    | NodeId
+    | Endpoint
+    | Address
+    | RouteKey
+    | ipaddress.IPv4Address
+    | ipaddress.IPv6Address
+    | BaseException
+)
+Value = Scalar | Sequence[Scalar] | None
+"""What a field may hold; a field that is None is left out."""
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+_BARE = re.compile(r"[A-Za-z0-9_./:@%+,*\[\]-]+")
+_SINGLE = (NodeId, Endpoint, Address)
+_FIELDS = "natproxy_fields"
+
+
+def event(logger: logging.Logger, level: int, message: str, /, *, exc_info: bool = False, **fields: Value) -> None:
+    """Log ``message`` (subject, verb, object) with ``fields``; ``exc_info`` adds the exception being handled."""
+    if logger.isEnabledFor(level):
+        logger.log(level, "%s", message, exc_info=exc_info, extra={_FIELDS: fields}, stacklevel=2)
+
+
+class LineFormatter(logging.Formatter):
+    """What the two formats share; ``is_journal``: prefix each line with its priority, leave the time out."""
+
+    def __init__(self, *, is_journal: bool = False) -> None:
+        super().__init__()
+        self._is_journal = is_journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        fields: dict[str, Value] = dict(getattr(record, _FIELDS, {}))
+        if not record.name.startswith("natproxy"):
+            fields["logger"] = record.name
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            fields["error"] = f"{type(error).__name__}: {error}"
+            fields["traceback"] = self.formatException(record.exc_info)
+        line = self.line(record, {key: value for key, value in fields.items() if value is not None})
+        return f"<{_priority(record.levelno)}>{line}" if self._is_journal else line
+
+    def line(self, record: logging.LogRecord, fields: Mapping[str, Value]) -> str:
+        """Return the line without its prefix."""
+        raise NotImplementedError
+
+
+class TextFormatter(LineFormatter):
+    """``2026-01-31T12:00:00.123Z info connection ended port=6379 client=198.51.100.27:50000``."""
+
+    def line(self, record: logging.LogRecord, fields: Mapping[str, Value]) -> str:
+        """Return the line without its prefix."""
+        head = [] if self._is_journal else [_utc(record.created), record.levelname.lower()]
+        words = [f"{key}={_quoted(_text(value))}" for key, value in fields.items()]
+        return " ".join([*head, escaped(record.getMessage()), *words])
+
+
+class JsonFormatter(LineFormatter):
+    """``{"time": ..., "level": "info", "event": "connection ended", "port": 6379}``."""
+
+    def line(self, record: logging.LogRecord, fields: Mapping[str, Value]) -> str:
+        """Return the line without its prefix; it is ASCII."""
+        head: dict[str, object] = {} if self._is_journal else {"time": _utc(record.created)}
+        head |= {"level": record.levelname.lower(), "event": record.getMessage()}
+        return json.dumps(head | {key: _plain(value) for key, value in fields.items()})
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to a stream, and gives up silently where nobody reads it any more: the daemon's work goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+def set_up_logs(
+    format_name: str | None,
+    level: str,
+    *,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> None:
+    """Send all logs to ``stream`` (standard error), from ``level`` on; calling it again replaces what was set up.
+
+    ``format_name`` is text or json; None = text on a terminal, else json. Other libraries are heard from ``warning``
+    on only: their lower levels may show secrets.
+    """
+    stream = sys.stderr if stream is None else stream
+    is_text = format_name == "text" or (format_name is None and stream.isatty())
+    is_journal = _is_journal(stream, environ)
+    handler = _Handler(stream)
+    handler.setFormatter(TextFormatter(is_journal=is_journal) if is_text else JsonFormatter(is_journal=is_journal))
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old, _Handler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("natproxy").setLevel(LEVELS[level])
+    logging.captureWarnings(capture=True)
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` with a backslash sequence for everything that is not printable."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    known = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
+    if known is not None:
+        return known
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _quoted(text: str) -> str:
+    if _BARE.fullmatch(text):
+        return text
+    return '"' + escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _text(value: Value) -> str:
+    plain = _plain(value)
+    if isinstance(plain, bool):
+        return "true" if plain else "false"
+    return ",".join(map(str, plain)) if isinstance(plain, list) else str(plain)
+
+
+def _plain(value: Value) -> object:
+    """Return what JSON can hold; floats with at most six digits after the point."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, (str, *_SINGLE)):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def _priority(level: int) -> int:
+    return next((priority for least, priority in _PRIORITIES if level >= least), 7)
+
+
+def _utc(seconds: float) -> str:
+    milliseconds = int(seconds * 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000)) + f".{milliseconds % 1000:03d}Z"
+
+
+def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether ``stream`` is the one that JOURNAL_STREAM names (systemd.exec(5))."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

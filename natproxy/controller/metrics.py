@@ -1,0 +1,318 @@
+"""The metrics of the whole, in Prometheus' words. I/O: reads /proc for the process metrics.
+
+Per-route numbers live in plain dicts and become metric families when they are asked for; a port that vanishes takes
+its series along. Every label has a closed set of values, or names a route of the config. The names follow
+https://prometheus.io/docs/practices/naming/.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from natproxy.controller.status import RouteStatus
+from natproxy.messages import DIAL_BUCKETS, Counts, RouteCounts
+from natproxy.model import DiscoveryFailure, Kind, Outcome, RouteKey, RouteState
+
+_ROUTE = ("cache", "node", "kind", "port")
+
+
+class NodeChange(StrEnum):
+    """What happened to a node or an endpoint: a closed list, used as a metric label."""
+
+    ADDED = "added"
+    GONE = "gone"
+    RETURNED = "returned"
+    ADDRESS = "address-changed"
+    ROLE = "role-moved"
+
+
+@dataclass(slots=True)
+class _Port:
+    """What one port counted since its route has it."""
+
+    key: RouteKey
+    opened: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    client_bytes: int = 0
+    node_bytes: int = 0
+    dials: list[int] = field(default_factory=lambda: [0] * (len(DIAL_BUCKETS) + 1))
+    dial_seconds: float = 0.0
+
+    def add(self, counts: RouteCounts) -> None:
+        self.opened += counts.opened
+        self.ended.update(counts.ended)
+        self.client_bytes += counts.client_bytes
+        self.node_bytes += counts.node_bytes
+        for bucket, dials in enumerate(counts.dials):
+            self.dials[bucket] += dials
+        self.dial_seconds += counts.dial_seconds
+
+
+class Metrics(Collector):
+    """Counts, and renders what it counted together with everything else in ``registry``. ``now`` is the Unix time."""
+
+    def __init__(self, version: str, registry: CollectorRegistry, *, now: Callable[[], float] = time.time) -> None:
+        self._version = version
+        self._registry = registry
+        self._now = now
+        self._ports: dict[int, _Port] = {}
+        self._statuses: dict[int, RouteStatus] = {}
+        self._unplaced: Counter[str] = Counter()
+        self._open: dict[int, dict[int, int]] = {}
+        """Worker -> port -> connections open there."""
+        self._workers = 0
+        self._totals: Counter[str] = Counter()
+        self._discovery_failures: Counter[str] = Counter()
+        self._discovered_at = 0.0
+        self._changes: Counter[str] = Counter()
+        self._reloads: Counter[str] = Counter()
+        self._is_last_reload_good = True
+        self._reloaded_at = now()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        registry.register(self)
+
+    # --- what is told
+
+    def show_routes(self, statuses: Iterable[RouteStatus], unplaced: Iterable[RouteKey] = ()) -> None:
+        """Take these as all the routes there are; what was counted for a port is forgotten with its route.
+
+        ``unplaced`` are routes that found no port. A route that is still being drained belongs among ``statuses``.
+        """
+        self._statuses = {status.route.port: status for status in statuses}
+        self._unplaced = Counter(key.cache for key in unplaced)
+        ports = {}
+        for port, status in self._statuses.items():
+            known = self._ports.get(port)
+            ports[port] = known if known is not None and known.key == status.route.key else _Port(status.route.key)
+        self._ports = ports
+
+    def record_counts(self, worker: int, counts: Counts) -> None:
+        """Add what ``worker`` (any number that stays its own) counted since it last said so."""
+        self._open[worker] = {route.port: route.open for route in counts.routes if route.open}
+        self._totals["accept_pauses"] += counts.accept_pauses
+        self._totals["dropped_logs"] += counts.dropped_logs
+        for route in counts.routes:
+            if (port := self._ports.get(route.port)) is not None:
+                port.add(route)
+
+    def record_worker_loss(self, worker: int, *, is_replaced: bool = True) -> None:
+        """Count the connections that ``worker`` had open as ended: they died with it."""
+        for number, connections in self._open.pop(worker, {}).items():
+            if (port := self._ports.get(number)) is not None:
+                port.ended[Outcome.INTERNAL] += connections
+        self._totals["worker_restarts"] += is_replaced
+
+    def show_workers(self, running: int) -> None:
+        """Tell how many workers are running now."""
+        self._workers = running
+
+    def record_discovery(self, failure: DiscoveryFailure | None) -> None:
+        """Count one round of asking AWS; ``failure`` None where it told everything."""
+        self._totals["discovery_runs"] += 1
+        if failure is None:
+            self._discovered_at = self._now()
+        else:
+            self._discovery_failures[failure] += 1
+
+    def record_change(self, change: NodeChange, number: int = 1) -> None:
+        """Count changes of nodes and endpoints."""
+        self._changes[change] += number
+
+    def record_reload(self, *, is_accepted: bool) -> None:
+        """Count a reload of the config."""
+        self._reloads["accepted" if is_accepted else "refused"] += 1
+        self._is_last_reload_good = is_accepted
+        if is_accepted:
+            self._reloaded_at = self._now()
+
+    def record_state_save_failure(self) -> None:
+        """Count a state file that could not be written."""
+        self._totals["state_save_failures"] += 1
+
+    def record_name_failure(self) -> None:
+        """Count a host name that did not resolve."""
+        self._totals["name_failures"] += 1
+
+    # --- what is shown
+
+    def render(self) -> tuple[bytes, str]:
+        """Return the text exposition and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def describe(self) -> Iterator[Metric]:
+        """Return nothing: the registry then takes the names as they come."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Return all families; called by the registry."""
+        yield self._build_info()
+        yield from self._listeners()
+        yield from self._connections()
+        yield from self._traffic()
+        yield self._dials()
+        yield from self._discovery()
+        yield from self._config()
+        yield from self._upkeep()
+
+    def _build_info(self) -> Metric:
+        family = GaugeMetricFamily(
+            "natproxy_build_info", "Always 1; the labels say what runs.", labels=["version", "python"]
+        )
+        family.add_metric([self._version, platform.python_version()], 1)
+        return family
+
+    def _listeners(self) -> Iterator[Metric]:
+        state = GaugeMetricFamily(
+            "natproxy_listener_state",
+            "1 for the state that a route is in, 0 for the others; open is the good one.",
+            labels=[*_ROUTE, "state"],
+        )
+        node = GaugeMetricFamily(
+            "natproxy_node_info",
+            "Always 1; a node's port, and its role and zone as AWS tells them (empty where it does not).",
+            labels=[*_ROUTE, "role", "zone"],
+        )
+        for number, status in self._statuses.items():
+            labels = _labels(number, status.route.key)
+            for value in RouteState:
+                state.add_metric([*labels, value], status.state is value)
+            if status.route.key.kind is Kind.NODE:
+                node.add_metric([*labels, status.role or "", status.zone or ""], 1)
+        unplaced = GaugeMetricFamily(
+            "natproxy_unplaced_routes", "Routes that found no free port in their cache's range.", labels=["cache"]
+        )
+        for cache, number in self._unplaced.items():
+            unplaced.add_metric([cache], number)
+        yield from (state, node, unplaced)
+
+    def _connections(self) -> Iterator[Metric]:
+        running: Counter[int] = Counter()
+        for ports in self._open.values():
+            running.update(ports)
+        live = GaugeMetricFamily("natproxy_connections_open", "Client connections open now.", labels=_ROUTE)
+        opened = CounterMetricFamily("natproxy_connections", "Client connections accepted.", labels=_ROUTE)
+        ended = CounterMetricFamily(
+            "natproxy_connections_ended",
+            "Client connections that ended, by how; an outcome appears once it has happened.",
+            labels=[*_ROUTE, "outcome"],
+        )
+        for number, port in self._ports.items():
+            labels = _labels(number, port.key)
+            live.add_metric(labels, running[number])
+            opened.add_metric(labels, port.opened)
+            for outcome, ends in port.ended.items():
+                ended.add_metric([*labels, outcome], ends)
+        yield from (live, opened, ended)
+
+    def _traffic(self) -> Iterator[Metric]:
+        client = CounterMetricFamily(
+            "natproxy_client_bytes", "Bytes received from clients and sent on to nodes.", labels=_ROUTE
+        )
+        node = CounterMetricFamily(
+            "natproxy_node_bytes", "Bytes received from nodes and sent on to clients.", labels=_ROUTE
+        )
+        for number, port in self._ports.items():
+            labels = _labels(number, port.key)
+            client.add_metric(labels, port.client_bytes)
+            node.add_metric(labels, port.node_bytes)
+        yield from (client, node)
+
+    def _dials(self) -> Metric:
+        family = HistogramMetricFamily(
+            "natproxy_dial_seconds",
+            "Seconds until a node had accepted the connection; failed dials are natproxy_connections_ended_total.",
+            labels=_ROUTE,
+        )
+        for number, port in self._ports.items():
+            if not any(port.dials):
+                continue  # fifteen series for each route that was never dialled are dear at 500 routes
+            total = 0
+            buckets = []
+            for bound, dials in zip([*map(str, DIAL_BUCKETS), "+Inf"], port.dials, strict=True):
+                total += dials
+                buckets.append((bound, float(total)))
+            family.add_metric(_labels(number, port.key), buckets, port.dial_seconds)
+        return family
+
+    def _discovery(self) -> Iterator[Metric]:
+        yield _counter("natproxy_discovery_runs", "Rounds of asking AWS.", self._totals["discovery_runs"])
+        yield _labelled(
+            "natproxy_discovery_failures",
+            "Rounds in which AWS did not tell everything, by reason.",
+            "reason",
+            {reason.value: self._discovery_failures[reason] for reason in DiscoveryFailure},
+        )
+        yield _gauge(
+            "natproxy_discovery_last_success_timestamp_seconds",
+            "Unix time of the last round in which AWS told everything; 0 before the first.",
+            self._discovered_at,
+        )
+        yield _labelled(
+            "natproxy_node_changes",
+            "Changes of nodes and endpoints that were followed.",
+            "change",
+            {change.value: self._changes[change] for change in NodeChange},
+        )
+        yield _counter("natproxy_name_failures", "Host names that did not resolve.", self._totals["name_failures"])
+
+    def _config(self) -> Iterator[Metric]:
+        yield _labelled(
+            "natproxy_config_reloads",
+            "Reloads of the config, by result.",
+            "result",
+            {result: self._reloads[result] for result in ("accepted", "refused")},
+        )
+        yield _gauge(
+            "natproxy_config_last_reload_successful",
+            "1 where the last reload of the config was accepted, or there was none.",
+            self._is_last_reload_good,
+        )
+        yield _gauge(
+            "natproxy_config_last_reload_success_timestamp_seconds",
+            "Unix time at which the config in use was taken up.",
+            self._reloaded_at,
+        )
+
+    def _upkeep(self) -> Iterator[Metric]:
+        yield _gauge("natproxy_workers", "Worker processes running now.", self._workers)
+        for name, help_text in (
+            ("worker_restarts", "Workers that died and were replaced."),
+            ("state_save_failures", "Times that the state file could not be written."),
+            ("accept_pauses", "Times that a worker stopped accepting because it ran out of file descriptors."),
+        ):
+            yield _counter(f"natproxy_{name}", help_text, self._totals[name])
+        yield _counter(
+            "natproxy_log_lines_dropped",
+            "Log lines about finished connections that were left out, because there were too many.",
+            self._totals["dropped_logs"],
+        )
+
+
+def _labels(port: int, key: RouteKey) -> list[str]:
+    return [key.cache, str(key.node) if key.node is not None else "", key.kind.value, str(port)]
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_text, value=value)
+
+
+def _counter(name: str, help_text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, help_text, value=value)
+
+
+def _labelled(name: str, help_text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, help_text, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family

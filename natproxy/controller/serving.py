@@ -1,0 +1,314 @@
+"""Makes it so: opens, retargets and closes ports, and ends the connections that should end. I/O: sockets and workers.
+
+What should be served comes from ``plan`` by way of ``Knowledge``; what runs is kept here, and the difference is carried
+out. One bad port stops nothing else. Live connections are looked at again and again (``look_after``) rather than once
+for each event: an order that came too early for a connection still under way is simply given again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import chain
+
+from natproxy import messages
+from natproxy.controller.knowledge import Knowledge
+from natproxy.controller.logs import event
+from natproxy.controller.prober import Prober
+from natproxy.controller.sockets import BindError, Sockets
+from natproxy.controller.workers import Workers
+from natproxy.model import Address, Outcome, Route
+from natproxy.plan.addresses import always_rotates, dial_addresses
+from natproxy.plan.changes import ends_connections, plan_changes
+from natproxy.plan.endings import Ending, Facts, How, Live, ending, facts_of
+
+_log = logging.getLogger(__name__)
+
+BIND_RETRY_SECONDS = 5.0
+ORDER_AGAIN_SECONDS = 5.0
+"""An order to drain is repeated for connections that were still being dialled when it was first given."""
+EMPTY_SECONDS = 1.5
+"""A drained port counts as empty once every worker has had time to say so."""
+
+
+@dataclass(slots=True)
+class Draining:
+    """A port that is about to close."""
+
+    route: Route
+    outcome: Outcome
+    since: float
+    until: float
+
+
+@dataclass(slots=True)
+class NotOpen:
+    """A port that could not be opened."""
+
+    route: Route
+    reason: str
+    retry_at: float
+
+
+class Serving:
+    """The routes that run."""
+
+    def __init__(
+        self, knowledge: Knowledge, sockets: Sockets, workers: Workers, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._knowledge = knowledge
+        self._sockets = sockets
+        self._workers = workers
+        self._clock = clock
+        self._prober = Prober(self._probed)
+        self.current: dict[int, Route] = {}
+        self.draining: dict[int, Draining] = {}
+        self.not_open: dict[int, NotOpen] = {}
+        self.unreachable: dict[int, str] = {}
+        self._sent: dict[int, messages.Serve] = {}
+        self._live: dict[int, dict[int, Counter[Address]]] = {}
+        """Worker -> port -> connections by the address they were dialled to."""
+        self._open: dict[int, dict[int, int]] = {}
+        """Worker -> port -> connections open, dialling ones too."""
+        self._orders: dict[tuple[int, Address], tuple[How, float]] = {}
+        """(port, address) -> the order that stands for its connections, and when it was given last."""
+        self._draining_all: dict[int, float] = {}
+        """Port -> until when all its connections of a moment ago drain, whatever their address."""
+        self._silent: set[Address] = set()
+        """Addresses that did not answer when last asked."""
+
+    # What should be served.
+
+    def apply(self, routes: Iterable[Route], *, is_reload: bool) -> tuple[int, int, int]:
+        """Carry out the difference to what runs; return how many routes were opened, changed, closed."""
+        wanted = {route.port: route for route in routes if self._is_wanted(route)}
+        plan = plan_changes(self.current, wanted.values())
+        self.not_open = {port: one for port, one in self.not_open.items() if port in wanted}
+        for route in plan.close:
+            facts = Facts(route.key.kind, is_gone=not is_reload, is_route_removed=is_reload)
+            self._drain(route, ending(self._with_drain(facts, route)))
+        for route in plan.retarget:
+            self._retarget(route)
+        for route in plan.open:
+            known = self.not_open.get(route.port)
+            if known is None or known.route != route:
+                self._try_to_open(route)
+        return len(plan.open), len(plan.retarget), len(plan.close)
+
+    def _is_wanted(self, route: Route) -> bool:
+        # A node that is still being created has nowhere to lead to; one that is rebuilt keeps its port open.
+        return route.error is None and (route.target is not None or route.port in self.current)
+
+    def _with_drain(self, facts: Facts, route: Route) -> Facts:
+        return Facts(
+            facts.kind,
+            is_gone=facts.is_gone,
+            is_route_removed=facts.is_route_removed,
+            is_route_changed=facts.is_route_changed,
+            drain_seconds=route.limits.drain_seconds,
+        )
+
+    def _try_to_open(self, route: Route) -> None:
+        port = route.port
+        try:
+            sockets = self._sockets.open(port)
+        except BindError as error:
+            known = self.not_open.get(port)
+            if known is None or known.reason != str(error):
+                event(_log, logging.ERROR, "port not opened", port=port, route=route.key, reason=error)
+            self.not_open[port] = NotOpen(route, str(error), self._clock() + BIND_RETRY_SECONDS)
+            return
+        self.not_open.pop(port, None)
+        self.current[port] = route
+        drained = self.draining.pop(port, None)
+        self._workers.serve(self._message(route), sockets)
+        if drained is not None and drained.route.key == route.key:
+            self._workers.end(messages.End(port, None, None, drained.outcome))
+        event(_log, logging.INFO, "port opened", port=port, route=route.key, target=route.target)
+
+    def _retarget(self, route: Route) -> None:
+        old = self.current[route.port]
+        self.current[route.port] = route
+        self._send(route)
+        if ends_connections(old, route):
+            facts = Facts(route.key.kind, is_route_changed=True)
+            order = ending(self._with_drain(facts, route))
+            self._order_all(route.port, order)
+        event(_log, logging.INFO, "route changed", port=route.port, route=route.key, target=route.target)
+
+    def _drain(self, route: Route, order: Ending) -> None:
+        now, port = self._clock(), route.port
+        outcome = order.outcome or Outcome.GONE
+        del self.current[port]
+        self.draining[port] = Draining(route, outcome, now, now + (order.seconds or 0.0))
+        self.unreachable.pop(port, None)
+        self._workers.serve(self._message(route, refuse=outcome), ())
+        self._order_all(port, order)
+        event(_log, logging.INFO, "port drains", port=port, route=route.key, reason=outcome, seconds=order.seconds)
+
+    def _order_all(self, port: int, order: Ending) -> None:
+        if order.outcome is not None:
+            self._draining_all[port] = self._clock() + (order.seconds or 0.0)
+            self._workers.end(messages.End(port, None, order.seconds, order.outcome))
+
+    def _message(self, route: Route, refuse: Outcome | None = None) -> messages.Serve:
+        node = route.key.node
+        serve = messages.Serve(
+            port=route.port,
+            cache=route.key.cache,
+            kind=route.key.kind,
+            node="" if node is None else str(node),
+            addresses=dial_addresses(route, self._knowledge.book, self._clock()),
+            rotates=always_rotates(route.key.kind, route.mode),
+            allow=None if route.allow is None else tuple(str(network) for network in route.allow),
+            connect_seconds=route.limits.connect_seconds,
+            idle_seconds=route.limits.idle_seconds,
+            keepalive_seconds=route.limits.keepalive_seconds,
+            refuse=None if refuse is None else refuse.value,
+            limit_group=route.limit_group,
+            max_connections=route.max_connections,
+            max_connections_per_client=route.max_connections_per_client,
+        )
+        self._sent[route.port] = serve
+        return serve
+
+    def _send(self, route: Route) -> None:
+        before = self._sent.get(route.port)
+        serve = self._message(route)
+        if serve != before:
+            self._workers.serve(serve, ())
+
+    # What happens meanwhile.
+
+    def names_changed(self, hosts: Iterable[str]) -> None:
+        """Dial new addresses from now on, and end what has to end for it."""
+        changed = frozenset(hosts)
+        for route in self.current.values():
+            names = (route.target, *route.fallback)
+            if any(name is not None and name.host in changed for name in names):
+                self._send(route)
+        self.look_after()
+
+    def counted(self, worker: int, counts: messages.Counts) -> None:
+        """Take in what a worker has open."""
+        self._open[worker] = {route.port: route.open for route in counts.routes}
+        self._live[worker] = {
+            route.port: Counter({Address(ip, port): number for ip, port, number in route.live})
+            for route in counts.routes
+        }
+
+    def worker_lost(self, worker: int) -> None:
+        """Forget what a dead worker had open."""
+        self._open.pop(worker, None)
+        self._live.pop(worker, None)
+
+    def dial_failed(self, port: int, detail: str) -> Route | None:
+        """No address of the route answers; return the route if that is news."""
+        route = self.current.get(port)
+        is_news = route is not None and port not in self.unreachable
+        if route is not None:
+            self.unreachable[port] = detail
+        return route if is_news else None
+
+    def dial_recovered(self, port: int) -> Route | None:
+        """The route answers; return it if that is news."""
+        return self.current.get(port) if self.unreachable.pop(port, None) is not None else None
+
+    def tick(self) -> None:
+        """Do what time asks for; to be called about once a second."""
+        now = self._clock()
+        for one in list(self.not_open.values()):
+            if one.retry_at <= now:
+                self._try_to_open(one.route)
+        for port, drained in list(self.draining.items()):
+            is_empty = now - drained.since >= EMPTY_SECONDS and not self.connections(port)
+            if is_empty or now >= drained.until:
+                self._close(port, drained)
+        self._draining_all = {port: until for port, until in self._draining_all.items() if until > now}
+        self.look_after()
+
+    def _close(self, port: int, drained: Draining) -> None:
+        del self.draining[port]
+        self._sent.pop(port, None)
+        self._workers.unserve(port, drained.outcome)
+        self._sockets.close(port)
+        event(_log, logging.INFO, "port closed", port=port, route=drained.route.key, reason=drained.outcome)
+
+    def look_after(self) -> None:
+        """Decide anew which live connections end, and ask the addresses that are in doubt."""
+        now = self._clock()
+        live: Counter[tuple[int, Address]] = Counter()
+        for by_port in self._live.values():
+            for port, by_address in by_port.items():
+                for address, number in by_address.items():
+                    live[port, address] += number
+        self._orders = {key: order for key, order in self._orders.items() if key in live}
+        doubtful: dict[Address, float] = {}
+        for (port, address), number in live.items():
+            route = self.current.get(port)
+            if route is None:
+                continue
+            cache = self._knowledge.snapshot.cache(route.key.cache)
+            group = Live(port, route.key.kind, route.mode, address, number)
+            answers = address not in self._silent
+            facts = facts_of(group, route, cache, self._knowledge.book, now, answers=answers)
+            if not facts.is_current and not facts.is_rotating:
+                doubtful[address] = route.limits.connect_seconds
+            self._order(port, address, ending(facts), now)
+        for port in self.unreachable:
+            for ip, number in self._sent[port].addresses:
+                doubtful[Address(ip, number)] = self.current[port].limits.connect_seconds
+        self._silent &= doubtful.keys()
+        self._prober.watch(doubtful.items())
+
+    def _order(self, port: int, address: Address, order: Ending, now: float) -> None:
+        before, given_at = self._orders.get((port, address), (How.KEEP, now))
+        if order.how is How.KEEP:
+            if before is not How.KEEP and port not in self._draining_all:
+                self._workers.end(messages.End(port, address, None, Outcome.ADDRESS_CHANGED))
+                event(_log, logging.INFO, "connections stay after all", port=port, address=address)
+            self._orders.pop((port, address), None)
+            return
+        if order.outcome is None or (order.how is before and now - given_at < ORDER_AGAIN_SECONDS):
+            return
+        if order.how is not before:
+            event(
+                _log,
+                logging.INFO,
+                "connections end",
+                port=port,
+                address=address,
+                reason=order.outcome,
+                seconds=order.seconds,
+            )
+        self._orders[port, address] = (order.how, now)
+        self._workers.end(messages.End(port, address, order.seconds, order.outcome))
+
+    def _probed(self, address: Address, answers: bool) -> None:
+        if not answers:
+            self._silent.add(address)
+            return
+        self._silent.discard(address)
+        for port in [port for port in self.unreachable if (address.ip, address.port) in self._sent[port].addresses]:
+            del self.unreachable[port]
+            event(_log, logging.INFO, "node answers again", port=port, route=self.current[port].key, address=address)
+
+    def connections(self, port: int) -> int:
+        """Return how many connections are open on ``port``, as last told."""
+        return sum(by_port.get(port, 0) for by_port in self._open.values())
+
+    def addresses(self, port: int) -> tuple[Address, ...]:
+        """Return what is dialled for ``port``."""
+        serve = self._sent.get(port)
+        return () if serve is None else tuple(Address(ip, number) for ip, number in serve.addresses)
+
+    def ports(self) -> frozenset[int]:
+        """Name all ports that have a listener."""
+        return frozenset(chain(self.current, self.draining))
+
+    async def close(self) -> None:
+        """Ask no more; the sockets and workers are the caller's to end."""
+        await self._prober.close()

@@ -1,0 +1,244 @@
+"""Starts, feeds and replaces workers. I/O: runs child processes and talks to them over their channels."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import socket
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from natproxy import messages
+from natproxy.channel import Channel, controller_end
+from natproxy.controller.logs import event
+from natproxy.errors import ChannelError, NatproxyError
+from natproxy.tasks import TaskOwner
+
+_log = logging.getLogger(__name__)
+
+START_SECONDS = 20.0
+SILENT_SECONDS = 15.0
+"""A worker that has said nothing for so long hangs: it tells its counts every second."""
+RESTART_SECONDS = 1.0
+"""Between the end of a worker and the start of the one that replaces it, so that a crash loop costs little."""
+KILL_SECONDS = 2.0
+
+OnMessage = Callable[[int, messages.Up], None]
+OnLoss = Callable[[int, str], None]
+"""(worker, why): its connections are lost; another one follows."""
+Served = tuple[messages.Serve, Sequence[socket.socket]]
+
+
+class Worker:
+    """One child process, as the controller sees it."""
+
+    def __init__(self, number: int, process: asyncio.subprocess.Process, channel: Channel[messages.Up]) -> None:
+        self.number = number
+        self.process = process
+        self.channel = channel
+        self.is_ready = asyncio.Event()
+        self.has_stopped = False
+        self.heard_at = asyncio.get_running_loop().time()
+        self.is_writing = False
+
+
+class Workers:
+    """Keeps ``count`` workers running and tells each of them the same."""
+
+    def __init__(self, count: int, on_message: OnMessage, on_loss: OnLoss) -> None:
+        self._count = count
+        self._on_message = on_message
+        self._on_loss = on_loss
+        self._workers: dict[int, Worker] = {}
+        self._numbers = itertools.count(1)
+        self._served: dict[int, Served] = {}
+        self._policy = messages.Policy(log_connections=True)
+        self._is_stopping = False
+        self._tasks = TaskOwner(lambda name, error: event(_log, logging.ERROR, "task failed", task=name, error=error))
+
+    @property
+    def running(self) -> int:
+        """How many are alive."""
+        return len(self._workers)
+
+    def silent(self, seconds: float = SILENT_SECONDS) -> list[int]:
+        """Name the workers that have said nothing for ``seconds``."""
+        now = asyncio.get_running_loop().time()
+        return [worker.number for worker in self._workers.values() if now - worker.heard_at > seconds]
+
+    async def start(self) -> None:
+        """Start all and wait until each is ready. Raises NatproxyError."""
+        for _ in range(self._count):
+            worker = await self._spawn()
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    await worker.is_ready.wait()
+            except TimeoutError:
+                message = f"a worker did not start within {START_SECONDS:g} s"
+                raise NatproxyError(message) from None
+
+    async def _spawn(self) -> Worker:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                "natproxy.worker.process",
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        worker = Worker(next(self._numbers), process, controller_end(ours))
+        self._workers[worker.number] = worker
+        loop = asyncio.get_running_loop()
+        loop.add_reader(worker.channel.fileno(), self._readable, worker)
+        self._send(worker, self._policy)
+        for serve, sockets in self._served.values():
+            self._send(worker, serve, sockets)
+        self._tasks.start(f"wait for worker {worker.number}", self._reap(worker))
+        return worker
+
+    async def _reap(self, worker: Worker) -> None:
+        status = await worker.process.wait()
+        self._readable(worker)  # its last words
+        self._forget(worker)
+        if self._is_stopping or worker.has_stopped:
+            return
+        why = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        self._on_loss(worker.number, why)
+        await asyncio.sleep(RESTART_SECONDS)
+        if not self._is_stopping:
+            await self._spawn()
+
+    def _forget(self, worker: Worker) -> None:
+        if self._workers.pop(worker.number, None) is not None:
+            self._stop_watching(worker)
+            worker.channel.close()
+
+    def _stop_watching(self, worker: Worker) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(worker.channel.fileno())
+        if worker.is_writing:
+            loop.remove_writer(worker.channel.fileno())
+            worker.is_writing = False
+
+    def _readable(self, worker: Worker) -> None:
+        if worker.number not in self._workers:
+            return
+        try:
+            received = worker.channel.receive()
+        except ChannelError:
+            # Its end is told by ``_reap``; one that lives on without its channel is of no use.
+            self._stop_watching(worker)
+            self._kill(worker)
+            return
+        if received:
+            worker.heard_at = asyncio.get_running_loop().time()
+        for message, _ in received:
+            if isinstance(message, messages.Ready):
+                worker.is_ready.set()
+            elif isinstance(message, messages.Stopped):
+                worker.has_stopped = True
+            else:
+                self._on_message(worker.number, message)
+
+    def _send(self, worker: Worker, message: messages.Down, sockets: Sequence[socket.socket] = ()) -> None:
+        # A worker that is gone is replaced, and its successor is told everything anew.
+        with contextlib.suppress(ChannelError):
+            worker.channel.send(message, [sock.fileno() for sock in sockets])
+        self._watch_writing(worker)
+
+    def _watch_writing(self, worker: Worker) -> None:
+        if worker.channel.wants_write and not worker.is_writing:
+            worker.is_writing = True
+            asyncio.get_running_loop().add_writer(worker.channel.fileno(), self._writable, worker)
+        elif worker.is_writing and not worker.channel.wants_write:
+            worker.is_writing = False
+            asyncio.get_running_loop().remove_writer(worker.channel.fileno())
+
+    def _writable(self, worker: Worker) -> None:
+        with contextlib.suppress(ChannelError):
+            worker.channel.flush()
+            self._watch_writing(worker)
+            return
+        self._stop_watching(worker)
+
+    def _kill(self, worker: Worker) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            worker.process.kill()
+
+    def kill_silent(self) -> None:
+        """Kill workers that hang; they are replaced as any that died."""
+        for number in self.silent():
+            event(
+                _log, logging.ERROR, "worker hangs and is killed", worker=number, pid=self._workers[number].process.pid
+            )
+            self._kill(self._workers[number])
+
+    # What they are told.
+
+    def serve(self, serve: messages.Serve, sockets: Sequence[socket.socket]) -> None:
+        """Serve a port, or serve it by new values."""
+        is_new = serve.port not in self._served
+        self._served[serve.port] = (with_sockets := _with_sockets(serve, len(sockets)), sockets)
+        for worker in self._workers.values():
+            if is_new:
+                self._send(worker, with_sockets, sockets)
+            else:
+                self._send(worker, _with_sockets(serve, 0))
+
+    def unserve(self, port: int, outcome: str) -> None:
+        """Close a port."""
+        if self._served.pop(port, None) is not None:
+            self._broadcast(messages.Unserve(port, outcome))
+
+    def end(self, order: messages.End) -> None:
+        """End live connections."""
+        self._broadcast(order)
+
+    def set_policy(self, policy: messages.Policy) -> None:
+        """Tell what holds for all ports."""
+        if policy != self._policy:
+            self._policy = policy
+            self._broadcast(policy)
+
+    def _broadcast(self, message: messages.Down) -> None:
+        for worker in self._workers.values():
+            self._send(worker, message)
+
+    async def stop(self, seconds: float) -> None:
+        """Let live connections end for ``seconds``, then end every worker."""
+        self._is_stopping = True
+        self._broadcast(messages.Stop(seconds))
+        processes = [worker.process for worker in self._workers.values()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds + KILL_SECONDS):
+                await _all_ended(processes)
+        self.kill_all()
+        await _all_ended(processes)
+        await self._tasks.cancel_all()
+        for worker in list(self._workers.values()):
+            self._forget(worker)
+
+    def kill_all(self) -> None:
+        """End every worker at once."""
+        self._is_stopping = True
+        for worker in self._workers.values():
+            self._kill(worker)
+
+    def pids(self) -> Mapping[int, int]:
+        """Return worker number -> process id."""
+        return {worker.number: worker.process.pid for worker in self._workers.values()}
+
+
+def _with_sockets(serve: messages.Serve, count: int) -> messages.Serve:
+    return serve if serve.sockets == count else msgspec.structs.replace(serve, sockets=count)
+
+
+async def _all_ended(processes: Iterable[asyncio.subprocess.Process]) -> None:
+    await asyncio.gather(*(process.wait() for process in processes))

@@ -1,0 +1,116 @@
+"""Asks AWS which caches exist: boto3 in a thread of its own -> raw answers. I/O: talks to ElastiCache and STS.
+
+One thread, niced, in which alone boto3 is imported and used: parsing its XML holds the interpreter for milliseconds,
+and nothing else may wait for it. Whatever goes wrong in there is told as one of ``model.DiscoveryFailure``: boto3
+raises more than its own errors (a bare KeyError for a page of HTML), so that border catches Exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from natproxy.config import Aws
+from natproxy.discover.parse import RawAnswers
+from natproxy.errors import DiscoveryError
+from natproxy.model import DiscoveryFailure
+
+if TYPE_CHECKING:
+    from natproxy.discover.asking import Asker
+
+NICENESS = 10
+
+
+class ElastiCache:
+    """AWS, as far as it knows of caches. ``now`` is the Unix time: an assumed role and the tags are renewed by it."""
+
+    def __init__(
+        self,
+        aws: Aws,
+        *,
+        now: Callable[[], float] = time.time,
+        connect_seconds: float = 3.0,
+        read_seconds: float = 10.0,
+        attempts: int = 2,
+        round_seconds: float = 90.0,
+        keep_tags_seconds: float = 300.0,
+    ) -> None:
+        self._aws = aws
+        self._now = now
+        self._connect_seconds = connect_seconds
+        self._read_seconds = read_seconds
+        self._attempts = attempts
+        self._round_seconds = round_seconds
+        self._keep_tags_seconds = keep_tags_seconds
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="natproxy-discovery", initializer=_be_nice)
+        self._asker: Asker | None = None
+        self._stops: dict[Future[RawAnswers], threading.Event] = {}
+        self._is_closed = False
+
+    async def fetch(self, want_tags: bool) -> RawAnswers:
+        """Ask for everything once. A listing that failed among good ones is None, and in ``failures``.
+
+        Raises DiscoveryError where nothing could be asked. When cancelled it returns at once, and what is under way
+        in the thread is cut short; the next fetch waits for that end.
+        """
+        if self._is_closed:
+            raise DiscoveryError(DiscoveryFailure.UNREACHABLE, "discovery is closed")
+        stop = threading.Event()
+        job = self._thread.submit(self._ask, want_tags, stop)
+        self._stops[job] = stop
+        try:
+            async with asyncio.timeout(self._round_seconds):
+                return await asyncio.wrap_future(job)
+        except TimeoutError:
+            message = f"no complete answer within {self._round_seconds:g} s"
+            raise DiscoveryError(DiscoveryFailure.TIMEOUT, message) from None
+        finally:
+            del self._stops[job]
+            if not job.done():
+                self._cut_short(stop)
+
+    async def close(self) -> None:
+        """Cut short what is under way and join the thread. Idempotent."""
+        self._is_closed = True
+        for stop in list(self._stops.values()):
+            self._cut_short(stop)
+        with contextlib.suppress(RuntimeError):  # closed before
+            await asyncio.wrap_future(self._thread.submit(self._close))
+        self._thread.shutdown()
+
+    def _cut_short(self, stop: threading.Event) -> None:
+        stop.set()
+        if self._asker is not None:
+            self._asker.interrupt()
+
+    # in the discovery thread
+
+    def _ask(self, want_tags: bool, stop: threading.Event) -> RawAnswers:
+        if self._asker is None:
+            from natproxy.discover.asking import Asker  # noqa: PLC0415 - boto3 is imported here and nowhere else
+
+            self._asker = Asker(
+                self._aws,
+                now=self._now,
+                connect_seconds=self._connect_seconds,
+                read_seconds=self._read_seconds,
+                attempts=self._attempts,
+                keep_tags_seconds=self._keep_tags_seconds,
+            )
+        return self._asker.ask(want_tags=want_tags, stop=stop)
+
+    def _close(self) -> None:
+        if self._asker is not None:
+            self._asker.close()
+
+
+def _be_nice() -> None:
+    """On Linux niceness belongs to a thread, by its native id."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

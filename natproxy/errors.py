@@ -1,0 +1,57 @@
+"""Every error natproxy raises on purpose; foreign errors are mapped to these at the border. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class NatproxyError(Exception):
+    """Base of all; its text is fit to be shown to a user as it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in the config file."""
+
+    file: str
+    line: int | None
+    """1-based; None where no line can be named (the file cannot be read)."""
+    path: str
+    """Dotted path of the value, such as ``caches[0].ports``; empty for the file as a whole."""
+    message: str
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+
+
+class ConfigError(NatproxyError):
+    """The config file is wrong: ``problems`` holds every mistake found, in file order."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class DiscoveryError(NatproxyError):
+    """AWS could not be asked. ``reason`` is one of ``model.DiscoveryFailure``."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class StateError(NatproxyError):
+    """The state file cannot be read, is of a newer version, or cannot be written."""
+
+
+class ReleaseError(NatproxyError):
+    """A port cannot be released: the name is unknown, or its node still exists."""
+
+
+class ControlError(NatproxyError):
+    """The daemon could not be reached, or did not answer as a natproxy does."""
+
+
+class ChannelError(NatproxyError):
+    """The other process broke the message framing, or is gone."""

@@ -1,0 +1,34 @@
+"""The difference between the routes that run and those that should. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from natproxy.model import Kind, Plan, Route
+
+
+def plan_changes(current: Mapping[int, Route], desired: Iterable[Route]) -> Plan:
+    """Compare what is open (by port) with what should be; each part of the plan is sorted by port.
+
+    A route with an error has no listener: it is not opened, and an open one that gains an error is closed. ``close``
+    holds the routes as they run now, ``open`` and ``retarget`` as they should become. Applying a plan in part and
+    planning again gives the rest.
+    """
+    wanted = {route.port: route for route in desired if route.error is None}
+    return Plan(
+        open=tuple(wanted[port] for port in sorted(wanted.keys() - current.keys())),
+        retarget=tuple(
+            wanted[port] for port in sorted(wanted.keys() & current.keys()) if wanted[port] != current[port]
+        ),
+        close=tuple(current[port] for port in sorted(current.keys() - wanted.keys())),
+    )
+
+
+def ends_connections(old: Route, new: Route) -> bool:
+    """Tell whether live connections of a retargeted port are drained: another key, TLS mode, or static target.
+
+    A discovered target is AWS's to change: there the address sets decide, see ``endings``. All else (limits, timeouts,
+    fallbacks) holds for new connections, and who may connect is looked at for each client.
+    """
+    is_moved = old.key.kind is Kind.STATIC and old.target != new.target
+    return is_moved or (old.key, old.client_tls, old.node_tls) != (new.key, new.client_tls, new.node_tls)

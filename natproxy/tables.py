@@ -1,0 +1,109 @@
+"""The tables that the commands show, for a wide and a narrow terminal. Pure: builds Rich's renderables.
+
+What comes from outside is never read as Rich's markup, and cannot carry control characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from natproxy.controller.documents import CacheView, PortsDocument, RoutesDocument, RouteView
+from natproxy.controller.logs import escaped
+
+_STATE_STYLES = {"open": "green", "unreachable": "yellow", "absent": "bright_black", "error": "red"}
+_GONE_STYLE = "yellow"
+
+
+def routes_wide(document: RoutesDocument) -> Table:
+    """Return the routes with a column for everything."""
+    table = _table()
+    for name in ("PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TARGET", "CONNECTIONS"):
+        table.add_column(name, no_wrap=True, justify="right" if name in ("PORT", "CONNECTIONS") else "left")
+    for cache, route in _each(document):
+        node = str(route.node) if route.node is not None else ""
+        table.add_row(
+            _port(route),
+            _text(cache.id),
+            _text(route.kind),
+            _text(node),
+            _text(route.role),
+            _text(route.zone),
+            _state(route),
+            _text(route.target),
+            str(route.connections),
+        )
+    return table
+
+
+def routes_narrow(document: RoutesDocument) -> Table:
+    """Return the routes with the cache, what it leads to and the target one below the other; lines may break."""
+    table = _table()
+    table.add_column("PORT", justify="right", no_wrap=True)
+    table.add_column("CACHE, NODE, TARGET", overflow="fold", ratio=1)
+    for name in ("ROLE", "ZONE", "STATE"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("CONNS", justify="right", no_wrap=True)
+    shown = None
+    for cache, route in _each(document):
+        if cache.id != shown:
+            table.add_row("", _text(cache.id, "bold"))
+            shown = cache.id
+        what = _text(str(route.node) if route.node is not None else route.kind)
+        if route.target is not None:
+            what.append("\n").append_text(_text(route.target, "bright_black"))
+        table.add_row(_port(route), what, _text(route.role), _text(route.zone), _state(route), str(route.connections))
+    return table
+
+
+def route_remarks(document: RoutesDocument) -> list[Text]:
+    """Return a line for each route and cache that has a reason to be other than expected, then the notes."""
+    remarks = []
+    for cache in document.caches:
+        if cache.reason:
+            remarks.append(_text(f"{cache.id}: {cache.reason}"))
+        for route in cache.routes:
+            if route.reason:
+                where = str(route.port) if route.port is not None else f"{cache.id} {route.node or route.kind}"
+                remarks.append(_text(f"{where} {route.state}: {route.reason}"))
+    return remarks + [_text(note) for note in document.notes]
+
+
+def ports_table(document: PortsDocument) -> Table:
+    """Return the port map."""
+    table = _table()
+    table.add_column("PORT", justify="right", no_wrap=True)
+    table.add_column("NODE", overflow="fold")
+    table.add_column("CACHE", overflow="fold")
+    table.add_column("KIND", no_wrap=True)
+    table.add_column("GONE SINCE", no_wrap=True)
+    for port in document.ports:
+        table.add_row(
+            str(port.port), _text(port.name), _text(port.cache), _text(port.kind), _text(port.gone_since, _GONE_STYLE)
+        )
+    return table
+
+
+def _each(document: RoutesDocument) -> Iterator[tuple[CacheView, RouteView]]:
+    for cache in document.caches:
+        for route in cache.routes:
+            yield cache, route
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+
+
+def _port(route: RouteView) -> str:
+    return "-" if route.port is None else str(route.port)
+
+
+def _state(route: RouteView) -> Text:
+    return _text(route.state, _STATE_STYLES.get(route.state, ""))
+
+
+def _text(value: str | None, style: str = "") -> Text:
+    return Text(escaped(value or ""), style)

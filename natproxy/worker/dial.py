@@ -1,0 +1,147 @@
+"""One connection to a node: its addresses are tried in turn until one answers. I/O: connects sockets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+
+from natproxy.model import Address, Outcome
+from natproxy.worker.liveness import set_up_socket
+from natproxy.worker.loop import OUT, READ_WRITE, Loop, Timer
+
+_PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
+_DONE = frozenset({0, errno.EISCONN})
+_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_MAX_SHARES = 3
+"""With several addresses each gets a share of the time, a third at least: a dead first one leaves time for more."""
+
+
+class Dial:
+    """Tries ``addresses`` one after another; ``seconds`` bounds them all together.
+
+    ``on_done(sock, address, outcome, detail)`` is called once, at once or from a later turn of the loop: with a socket
+    that is connected and watched for READ_WRITE (its receiver is to be replaced by ``loop.hand_over``), or with None
+    and the outcome of the last address.
+    """
+
+    __slots__ = (
+        "_addresses",
+        "_deadline",
+        "_keepalive_seconds",
+        "_loop",
+        "_on_done",
+        "_share",
+        "_sock",
+        "_timer",
+        "failed",
+        "is_readable",
+    )
+
+    def __init__(
+        self,
+        loop: Loop,
+        addresses: Sequence[Address],
+        seconds: float,
+        keepalive_seconds: float,
+        on_done: Callable[[socket.socket | None, Address | None, Outcome, str], None],
+    ) -> None:
+        self._loop = loop
+        self._addresses = list(addresses)
+        self._deadline = loop.now + seconds
+        self._share = seconds / min(max(len(addresses), 1), _MAX_SHARES)
+        self._keepalive_seconds = keepalive_seconds
+        self._on_done = on_done
+        self._sock: socket.socket | None = None
+        self._timer: Timer | None = None
+        self.failed: list[Address] = []
+        """The addresses that did not answer."""
+        self.is_readable = False
+        """The node that was reached has spoken (or gone) already."""
+
+    def start(self) -> None:
+        """Begin with the first address."""
+        self._try_next(Outcome.NO_ADDRESS, "no address is known")
+
+    def _try_next(self, outcome: Outcome, detail: str) -> None:
+        while self._addresses and self._loop.now < self._deadline:
+            failure = self._connect(self._addresses[0])
+            if failure is None:
+                return
+            outcome, detail = failure
+            if outcome is Outcome.NO_DESCRIPTORS:
+                break
+            self.failed.append(self._addresses.pop(0))
+        self._on_done(None, self.failed[-1] if self.failed else None, outcome, detail)
+
+    def _connect(self, address: Address) -> tuple[Outcome, str] | None:
+        """Start connecting; None where that is under way."""
+        family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            return _outcome(error.errno or 0), f"{address}: {error.strerror}"
+        try:
+            set_up_socket(sock, self._keepalive_seconds)
+            number = sock.connect_ex((address.ip, address.port))
+        except (OSError, ValueError) as error:
+            sock.close()
+            return Outcome.NODE_UNREACHABLE, f"{address}: {error}"
+        if number not in _PENDING and number not in _DONE:
+            sock.close()
+            return _outcome(number), f"{address}: {os.strerror(number)}"
+        self._sock = sock
+        self._loop.watch(sock.fileno(), READ_WRITE, self)
+        last = len(self._addresses) == 1
+        share = self._deadline if last else min(self._deadline, self._loop.now + self._share)
+        self._timer = self._loop.call_at(share, self._time_out)
+        return None
+
+    def ready(self, events: int) -> None:
+        """Find out whether the socket is connected. Asking by connecting again cannot be fooled by a stale event."""
+        sock = self._sock
+        if sock is None:
+            return
+        address = self._addresses[0]
+        number = sock.connect_ex((address.ip, address.port))
+        if number in _PENDING:
+            return
+        if number in _DONE:
+            self.is_readable = bool(events & ~OUT)
+            self._release()
+            self._on_done(sock, address, Outcome.CLIENT_CLOSED, "")
+            return
+        self._give_up(_outcome(number), f"{address}: {os.strerror(number)}")
+
+    def _time_out(self) -> None:
+        self._give_up(Outcome.CONNECT_TIMEOUT, f"{self._addresses[0]}: no answer")
+
+    def _give_up(self, outcome: Outcome, detail: str) -> None:
+        self.cancel()
+        self.failed.append(self._addresses.pop(0))
+        self._try_next(outcome, detail)
+
+    def cancel(self) -> None:
+        """Close what is under way; ``on_done`` will not be called."""
+        sock = self._sock
+        self._release()
+        if sock is not None:
+            self._loop.forget(sock.fileno())
+            sock.close()
+
+    def _release(self) -> None:
+        self._sock = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _outcome(number: int) -> Outcome:
+    if number == errno.ECONNREFUSED:
+        return Outcome.REFUSED
+    if number == errno.ETIMEDOUT:
+        return Outcome.CONNECT_TIMEOUT
+    if number in _OUT_OF_DESCRIPTORS:
+        return Outcome.NO_DESCRIPTORS
+    return Outcome.NODE_UNREACHABLE

@@ -1,0 +1,293 @@
+"""One port: accepts clients, knows where to dial, counts what happened. I/O: accepts connections."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import errno
+import itertools
+import socket
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from natproxy.messages import DIAL_BUCKETS, FinishedConnection, RouteCounts, Serve
+from natproxy.model import Address, Outcome
+from natproxy.worker.access import AllowList, plain_ip
+from natproxy.worker.connection import Connection
+from natproxy.worker.liveness import set_up_socket
+from natproxy.worker.loop import Loop
+
+if TYPE_CHECKING:
+    from natproxy.worker.process import Worker
+
+ACCEPTS_PER_TURN = 64
+AVOID_SECONDS = 5.0
+"""How long an address that did not answer is tried last."""
+_GONE_BEFORE_ACCEPT = frozenset(
+    {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPERM, errno.EINTR}
+)
+"""Errors of the new connection, not of the listener (accept(2), "Error handling")."""
+
+
+class ListeningSocket:
+    """One of a port's listening sockets (an address has one each)."""
+
+    __slots__ = ("port", "sock")
+
+    def __init__(self, port: Port, sock: socket.socket) -> None:
+        self.port = port
+        self.sock = sock
+
+    def ready(self, events: int) -> None:
+        """Accept those who wait; who is left over is reported again (level-triggered)."""
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                client, peer = self.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _GONE_BEFORE_ACCEPT:
+                    continue
+                self.port.worker.accept_failed(self, error)
+                return
+            client.setblocking(False)
+            self.port.admit(client, peer)
+
+
+class Port:
+    """A served port and its connections."""
+
+    def __init__(self, worker: Worker, loop: Loop, serve: Serve, sockets: list[socket.socket]) -> None:
+        self.worker = worker
+        self.loop = loop
+        self.listening = [ListeningSocket(self, sock) for sock in sockets]
+        self.connections: dict[Connection, None] = {}
+        self.counts = PortCounts(serve.port)
+        self._avoided: dict[Address, float] = {}
+        self._turn = itertools.count()
+        self._has_failed = False
+        self._failure_told_at = float("-inf")
+        self.serve = serve
+        self._take(serve)
+
+    def _take(self, serve: Serve) -> None:
+        self.serve = serve
+        self.addresses = tuple(Address(ip, port) for ip, port in serve.addresses)
+        self._allow = AllowList(serve.allow)
+        for listening in self.listening:
+            set_up_socket(listening.sock, serve.keepalive_seconds)
+
+    def update(self, serve: Serve) -> None:
+        """Serve by new values from now on; connections whose address may no longer connect are closed at once."""
+        has_new_allow = serve.allow != self.serve.allow
+        self._take(serve)
+        if has_new_allow:
+            for connection in list(self.connections):
+                if not self._allow.allows(connection.client_ip):
+                    connection.end(Outcome.NOT_ALLOWED)
+
+    def admit(self, client: socket.socket, peer: tuple[object, ...]) -> None:
+        """Let a client in, or close it at once and count why."""
+        serve = self.serve
+        ip = plain_ip(str(peer[0]))
+        outcome: Outcome | None
+        if serve.refuse is not None:
+            outcome = Outcome(serve.refuse)
+        elif not self._allow.allows(ip):
+            outcome = Outcome.NOT_ALLOWED
+        elif not self.worker.has_descriptors():
+            outcome = Outcome.NO_DESCRIPTORS
+        else:
+            outcome = self.worker.census.admit(
+                serve.limit_group, ip, serve.max_connections, serve.max_connections_per_client
+            )
+        client_port = int(str(peer[1]))
+        if outcome is not None:
+            self.turn_away(client, outcome, ip, client_port)
+            return
+        connection = Connection(self, client, ip, client_port, serve.limit_group)
+        self.connections[connection] = None
+        self.counts.opened += 1
+        connection.start()
+
+    def turn_away(self, client: socket.socket, outcome: Outcome, ip: str, client_port: int) -> None:
+        """Close a client that is not let in."""
+        with contextlib.suppress(OSError):
+            client.close()
+        self.counts.ended[outcome] += 1
+        self._log(str(Address(ip, client_port)), outcome)
+
+    def forget(self, connection: Connection, outcome: Outcome, detail: str) -> None:
+        """Count a connection that has ended. Called once for each."""
+        del self.connections[connection]
+        self.worker.census.leave(connection.limit_group, connection.client_ip)
+        self.counts.ended[outcome] += 1
+        relay = connection.relay
+        if relay is not None:
+            self.counts.add_bytes(connection)
+            if connection.address is not None:
+                self.counts.left(connection.address)
+        self._log(str(Address(connection.client_ip, connection.client_port)), outcome, detail, connection)
+        self.worker.connection_ended()
+
+    def _log(self, client: str, outcome: Outcome, detail: str = "", connection: Connection | None = None) -> None:
+        if not self.worker.logs_connections:
+            return
+        serve = self.serve
+        address = None if connection is None else connection.address
+        self.worker.log_finished(
+            FinishedConnection(
+                port=serve.port,
+                cache=serve.cache,
+                kind=serve.kind,
+                node=serve.node,
+                client=client,
+                address="" if address is None else str(address),
+                client_bytes=0 if connection is None else connection.counted_client_bytes,
+                node_bytes=0 if connection is None else connection.counted_node_bytes,
+                seconds=0.0 if connection is None else round(self.loop.now - connection.started, 6),
+                outcome=outcome.value,
+                detail=detail,
+            )
+        )
+
+    def addresses_in_order(self) -> list[Address]:
+        """Return what to dial, best first: those that lately did not answer come last."""
+        addresses = self.addresses
+        if self.serve.rotates and len(addresses) > 1:
+            first = next(self._turn) % len(addresses)
+            addresses = addresses[first:] + addresses[:first]
+        if not self._avoided:
+            return list(addresses)
+        now = self.loop.now
+        self._avoided = {address: until for address, until in self._avoided.items() if until > now}
+        return sorted(addresses, key=self._avoided.__contains__)
+
+    def avoid(self, address: Address) -> None:
+        """Try ``address`` last for a while."""
+        self._avoided[address] = self.loop.now + AVOID_SECONDS
+
+    def dial_failed(self, outcome: Outcome, detail: str) -> None:
+        """No address answered: tell the controller, not more often than once a second."""
+        if outcome is Outcome.NO_DESCRIPTORS:
+            return
+        self._has_failed = True
+        if self.loop.now - self._failure_told_at >= 1.0:
+            self._failure_told_at = self.loop.now
+            self.worker.tell_dial_failed(self.serve.port, outcome, detail)
+
+    def dial_succeeded(self, connection: Connection, seconds: float) -> None:
+        """Count a dial; tell the controller if the node had been out of reach."""
+        if connection.address is not None:
+            self._avoided.pop(connection.address, None)
+            self.counts.dialled(connection.address, seconds)
+        if self._has_failed:
+            self._has_failed = False
+            self._failure_told_at = float("-inf")
+            self.worker.tell_dial_recovered(self.serve.port)
+
+    def end_within(self, seconds: float | None, address: Address | None, outcome: Outcome) -> None:
+        """Carry out an End order (messages.End)."""
+        for connection in list(self.connections):
+            if address is not None and connection.address != address:
+                continue
+            if seconds is None:
+                connection.due_at = None
+            elif seconds <= 0:
+                connection.end(outcome)
+            else:
+                due = self.loop.now + seconds
+                if connection.due_at is None or due < connection.due_at:
+                    connection.due_at, connection.due_outcome = due, outcome
+        if seconds:
+            self.loop.call_later(seconds, self._end_due)
+
+    def _end_due(self) -> None:
+        for connection in list(self.connections):
+            if connection.due_at is not None and connection.due_at <= self.loop.now:
+                connection.end(connection.due_outcome)
+
+    def pause(self) -> None:
+        """Stop accepting; who connects waits in the kernel."""
+        for listening in self.listening:
+            self.loop.unwatch(listening.sock.fileno())
+
+    def resume(self) -> None:
+        """Accept (again)."""
+        for listening in self.listening:
+            self.worker.watch_listening(listening)
+
+    def stop_listening(self) -> None:
+        """Give this process's copies of the listening sockets up."""
+        self.pause()
+        for listening in self.listening:
+            listening.sock.close()
+        self.listening.clear()
+
+    def close(self, outcome: Outcome) -> None:
+        """Stop listening and end every connection."""
+        self.stop_listening()
+        for connection in list(self.connections):
+            connection.end(outcome)
+
+
+class PortCounts:
+    """What happened on a port since it was last told; refusals are counted among ``ended`` but never ``opened``."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._live: Counter[Address] = Counter()
+        self._start()
+
+    def _start(self) -> None:
+        self.opened = 0
+        self.ended: defaultdict[Outcome, int] = defaultdict(int)
+        self._client_bytes = 0
+        self._node_bytes = 0
+        self._dials: list[int] = []
+        self._dial_seconds = 0.0
+
+    def dialled(self, address: Address, seconds: float) -> None:
+        """Count a successful dial to ``address``, where a connection now lives."""
+        if not self._dials:
+            self._dials = [0] * (len(DIAL_BUCKETS) + 1)
+        self._dials[bisect.bisect_left(DIAL_BUCKETS, seconds)] += 1
+        self._dial_seconds += seconds
+        self._live[address] += 1
+
+    def left(self, address: Address) -> None:
+        """Count one live connection to ``address`` less."""
+        self._live[address] -= 1
+        if not self._live[address]:
+            del self._live[address]
+
+    def add_bytes(self, connection: Connection) -> bool:
+        """Take in the bytes a connection has moved since it was last asked; True where there were any."""
+        relay = connection.relay
+        if relay is None:
+            return False
+        client_bytes = relay.client.received_bytes - connection.counted_client_bytes
+        node_bytes = relay.node.received_bytes - connection.counted_node_bytes
+        connection.counted_client_bytes += client_bytes
+        connection.counted_node_bytes += node_bytes
+        self._client_bytes += client_bytes
+        self._node_bytes += node_bytes
+        return bool(client_bytes or node_bytes)
+
+    def take(self, open_now: int) -> RouteCounts | None:
+        """Return the counts and start anew; None where there is nothing to tell."""
+        if not (open_now or self.opened or self.ended or self._live):
+            return None
+        counts = RouteCounts(
+            port=self._port,
+            open=open_now,
+            opened=self.opened,
+            ended={outcome.value: count for outcome, count in self.ended.items()},
+            client_bytes=self._client_bytes,
+            node_bytes=self._node_bytes,
+            dials=tuple(self._dials),
+            dial_seconds=self._dial_seconds,
+            live=tuple((address.ip, address.port, count) for address, count in self._live.items()),
+        )
+        self._start()
+        return counts

@@ -1,0 +1,87 @@
+"""Notices peers that are gone without a word, and never mistakes a slow reader for one. I/O: asks the kernel.
+
+Theory. Two timers of the kernel find a dead peer: keepalive probes while nothing is on its way, and TCP_USER_TIMEOUT
+while something is (tcp(7)). The second one has a trap: since Linux 5.11 it also cuts a peer that answers every
+zero-window probe but does not read (commit 9d9b1ee0b2d1, "tcp: fix TCP_USER_TIMEOUT with zero window"). A developer
+who stops at a breakpoint, or pages through MONITOR, is such a peer. So TCP_USER_TIMEOUT is lifted from a socket that is
+found stalled while its peer still acknowledges, and set again when its queue has drained. While it is lifted,
+``is_dead`` itself watches how long the peer has been silent; the limit is then generous, because probes of a stalled
+connection may lie two minutes apart (TCP_RTO_MAX).
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import math
+import socket
+import struct
+import termios
+
+KEEPALIVE_PROBES = 3
+STALLED_SILENCE_SECONDS = 250.0
+"""Twice TCP_RTO_MAX and a little: a stalled peer that answered no probe for so long is gone."""
+_MILLISECONDS = 1000
+_TCP_INFO_BYTES = 60
+_RETRANSMITS = 2
+_UNACKED = struct.Struct("=I")
+_UNACKED_OFFSET = 24
+_LAST_ACK_OFFSET = 56
+"""struct tcp_info of linux/tcp.h: tcpi_unacked, tcpi_last_ack_recv (milliseconds)."""
+
+
+def dead_after_seconds(keepalive_seconds: float) -> float:
+    """Return how long a peer may be silent: the idle time before the first probe, then the probes."""
+    return _idle(keepalive_seconds) + KEEPALIVE_PROBES * _interval(keepalive_seconds)
+
+
+def set_up_socket(sock: socket.socket, keepalive_seconds: float) -> None:
+    """Set the options of a leg. A listening socket hands them on to what it accepts.
+
+    TCP_NODELAY, keepalive on both legs, TCP_USER_TIMEOUT; urgent data stays in the stream, where the peer put it.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _idle(keepalive_seconds))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _interval(keepalive_seconds))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    _set_user_timeout(sock, dead_after_seconds(keepalive_seconds))
+
+
+def queued_bytes(sock: socket.socket) -> int:
+    """Return how many written bytes the peer has not acknowledged yet (SIOCOUTQ, tcp(7))."""
+    count = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, count)
+    return count[0]
+
+
+def is_dead(sock: socket.socket, is_lifted: bool, dead_seconds: float) -> tuple[bool, bool]:
+    """Return (the peer is gone, TCP_USER_TIMEOUT is now lifted)."""
+    if not queued_bytes(sock):
+        if is_lifted:
+            _set_user_timeout(sock, dead_seconds)
+        return False, False
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    silent_seconds = _UNACKED.unpack_from(info, _LAST_ACK_OFFSET)[0] / _MILLISECONDS
+    if is_lifted:
+        return silent_seconds >= max(dead_seconds, STALLED_SILENCE_SECONDS), True
+    # Nothing in flight, yet bytes queued: the peer's window is closed. In flight and repeated, yet acknowledged: it
+    # drops what it has no room for.
+    is_stalled = not _UNACKED.unpack_from(info, _UNACKED_OFFSET)[0] or bool(info[_RETRANSMITS])
+    if is_stalled and silent_seconds < dead_seconds / 2:
+        _set_user_timeout(sock, 0)
+        return False, True
+    return False, False
+
+
+def _idle(keepalive_seconds: float) -> int:
+    return max(1, math.ceil(keepalive_seconds))
+
+
+def _interval(keepalive_seconds: float) -> int:
+    return max(1, math.ceil(keepalive_seconds / 3))
+
+
+def _set_user_timeout(sock: socket.socket, seconds: float) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * _MILLISECONDS))

@@ -1,0 +1,157 @@
+"""The data path's own event loop. I/O: waits on epoll.
+
+Theory. A proxy's time is the kernel's: two ``recv`` and two ``send`` for each request. What is left to win is to make
+no further system call, and to create no object that a byte does not need. Hence:
+
+- Descriptors are registered once, edge-triggered (epoll(7)): an event says "something new", and its receiver acts
+  until the kernel has no more. A ``recv`` that fills less than its buffer has emptied a stream socket, so the usual
+  request costs no second ``recv`` that would only say EAGAIN (epoll(7), "Questions and answers", Q9).
+- Whoever is ready gets a bounded turn and, if it could go on, queues up for another (``again``): one busy connection
+  cannot starve the others.
+- Receivers are plain objects with a ``ready(events)`` method, found by descriptor in a dictionary: no future, no task,
+  no handle for each event. A task for each connection would cost a third of the connection rate.
+- ``now`` is read once a turn.
+
+The loop is not asyncio's: a worker has nothing else to wait for than its sockets and the controller's channel, and a
+loop of its own saves the second ``epoll_wait`` that watching this one from another would cost on every wake-up. A
+process that has other work runs the worker in a thread.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+IN = select.EPOLLIN
+OUT = select.EPOLLOUT
+ERROR = select.EPOLLERR
+EXCLUSIVE = select.EPOLLEXCLUSIVE
+READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+"""What a leg is registered for: data, the end of data, urgent data (at which ``recv`` stops short), by edges."""
+READ_WRITE = READ | select.EPOLLOUT
+_EVENTS_AT_ONCE = 512
+
+
+class Receiver(Protocol):
+    """Whatever a descriptor's events are delivered to."""
+
+    def ready(self, events: int) -> None:
+        """Act on the events (a mask of select.EPOLL*). Raises nothing."""
+
+
+class Timer:
+    """A callback that is due at ``when`` (the loop's clock, seconds)."""
+
+    __slots__ = ("callback", "when")
+
+    def __init__(self, when: float, callback: Callable[[], None]) -> None:
+        self.when = when
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Make the callback never run. Harmless when it has."""
+        self.callback = None
+
+
+class Loop:
+    """Waits on epoll, hands out events, runs timers."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._epoll = select.epoll()
+        self._receivers: dict[int, Receiver] = {}
+        self._again: deque[Callable[[], None]] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._sequence = itertools.count()
+        self._is_stopping = False
+        self.now = clock()
+
+    def watch(self, fd: int, events: int, receiver: Receiver) -> None:
+        """Deliver the events of ``fd`` to ``receiver`` until ``forget``."""
+        self._epoll.register(fd, events)
+        self._receivers[fd] = receiver
+
+    def rewatch(self, fd: int, events: int) -> None:
+        """Wait for other events of a watched ``fd``. Edges that are already true are reported once more."""
+        self._epoll.modify(fd, events)
+
+    def hand_over(self, fd: int, receiver: Receiver) -> None:
+        """Deliver the events of a watched ``fd`` to another receiver from now on. No system call."""
+        self._receivers[fd] = receiver
+
+    def forget(self, fd: int) -> None:
+        """Stop watching ``fd``. To be called before it is closed; the kernel drops a closed one by itself."""
+        self._receivers.pop(fd, None)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching an ``fd`` that stays open, or of which another process holds a copy."""
+        if self._receivers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def again(self, callback: Callable[[], None]) -> None:
+        """Run ``callback`` in the next turn, after everyone else who is ready."""
+        self._again.append(callback)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Run ``callback`` once the clock has reached ``when``."""
+        timer = Timer(when, callback)
+        heapq.heappush(self._timers, (when, next(self._sequence), timer))
+        return timer
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Run ``callback`` in ``seconds`` from now."""
+        return self.call_at(self._clock() + seconds, callback)
+
+    def run(self) -> None:
+        """Turn until ``stop``."""
+        self._is_stopping = False
+        while not self._is_stopping:
+            self.turn()
+
+    def stop(self) -> None:
+        """Let ``run`` return after the turn that is under way."""
+        self._is_stopping = True
+
+    def turn(self) -> None:
+        """Wait until something is due, then serve each that is ready once."""
+        receivers = self._receivers
+        for fd, events in self._poll():
+            receiver = receivers.get(fd)
+            # None: closed by another event of this same turn.
+            if receiver is not None:
+                receiver.ready(events)
+        for _ in range(len(self._again)):
+            self._again.popleft()()
+        if self._timers and self._timers[0][0] <= self.now:
+            self._run_timers()
+
+    def _poll(self) -> list[tuple[int, int]]:
+        if self._again:
+            timeout = 0.0
+        elif self._timers:
+            timeout = max(0.0, self._timers[0][0] - self._clock())
+        else:
+            timeout = -1.0
+        events = self._epoll.poll(timeout, _EVENTS_AT_ONCE)
+        self.now = self._clock()
+        return events
+
+    def _run_timers(self) -> None:
+        timers = self._timers
+        while timers and timers[0][0] <= self.now:
+            timer = heapq.heappop(timers)[2]
+            if (callback := timer.callback) is not None:
+                timer.callback = None
+                callback()
+
+    def close(self) -> None:
+        """Close the epoll descriptor. Watched descriptors stay their owners'."""
+        self._receivers.clear()
+        self._again.clear()
+        self._timers.clear()
+        self._epoll.close()

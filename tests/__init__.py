@@ -1,0 +1,1 @@
+"""The tests mirror natproxy one to one; network/ and scenarios/ run the real thing."""

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from natproxy.controller.systemd import Notifier
+
+
+@pytest.fixture(params=["path", "abstract"])
+def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
+    """Yield what NOTIFY_SOCKET says, and the socket behind it."""
+    name = str(tmp_path / "notify") if request.param == "path" else f"@natproxy-test-{uuid.uuid4().hex}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(name.replace("@", "\0", 1))
+        receiver.settimeout(5)
+        yield name, receiver
+
+
+def test_every_message_arrives(systemd: tuple[str, socket.socket]) -> None:
+    name, receiver = systemd
+    notifier = Notifier({"NOTIFY_SOCKET": name}, monotonic_ns=lambda: 12_345_678_999)
+    assert notifier.is_active
+    notifier.status("waiting for AWS")
+    notifier.ready("serving")
+    notifier.reloading()
+    notifier.ready()
+    notifier.watchdog()
+    notifier.stopping("bye")
+    assert [receiver.recv(4096).decode() for _ in range(6)] == [
+        "STATUS=waiting for AWS",
+        "READY=1\nSTATUS=serving",
+        "RELOADING=1\nMONOTONIC_USEC=12345678",
+        "READY=1",
+        "WATCHDOG=1",
+        "STOPPING=1\nSTATUS=bye",
+    ]
+
+
+def test_the_reload_s_time_is_the_monotonic_clock_s(systemd: tuple[str, socket.socket]) -> None:
+    name, receiver = systemd
+    before = time.monotonic_ns() // 1000
+    Notifier({"NOTIFY_SOCKET": name}).reloading()
+    told = int(receiver.recv(4096).decode().rpartition("=")[2])
+    assert before <= told <= time.monotonic_ns() // 1000
+
+
+def test_a_status_cannot_say_anything_else(systemd: tuple[str, socket.socket]) -> None:
+    name, receiver = systemd
+    Notifier({"NOTIFY_SOCKET": name}).status("a\nREADY=1\r\nb \ud800")
+    assert receiver.recv(4096) == b"STATUS=a READY=1 b ?"
+
+
+@pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1234"}])
+def test_without_systemd_nothing_happens(environ: dict[str, str]) -> None:
+    notifier = Notifier(environ)
+    assert not notifier.is_active
+    assert notifier.watchdog_seconds is None
+    notifier.ready("x")
+    notifier.watchdog()
+
+
+def test_a_systemd_that_is_gone_harms_nobody(tmp_path: Path) -> None:
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready()
+    Notifier({"NOTIFY_SOCKET": "/" + "x" * 300}).ready()
+
+
+def test_a_systemd_that_does_not_read_delays_nobody_for_long(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(100_000):
+                    filler.sendto(b"x", path)
+            with pytest.raises(BlockingIOError):
+                filler.sendto(b"x", path)
+        began = time.monotonic()
+        Notifier({"NOTIFY_SOCKET": path}).status("x")
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "77"}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "78"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-5"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": ""}, None),
+    ],
+)
+def test_the_watchdog_is_fed_at_half_its_time(environ: dict[str, str], seconds: float | None) -> None:
+    assert Notifier(environ, pid=77).watchdog_seconds == seconds

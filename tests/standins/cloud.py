@@ -1,0 +1,366 @@
+"""AWS, its names and its caches in one: real caches behind DNS names, described by the AWS stand-in. I/O: all of it.
+
+    with Cloud() as cloud:
+        cloud.replication_group("my-redis", replicas=2)
+        cloud.memcached("my-memcached", nodes=3)
+        environ = {**os.environ, **cloud.environ}        # for a natproxy process
+        config = f"resolver: {cloud.resolver}\\n..."       # natproxy's key for where names are asked
+        cloud.failover("my-redis")                       # really promotes a replica
+        cloud.replace("my-redis-002")                    # really kills it and starts anew at another address
+        cloud.aws.fault("*", "throttle", times=None)     # see aws/faults.py; cloud.dns.fail(name, "servfail")
+
+Each cloud has a block of loopback addresses (127.a.b.0/22) to itself, so that several run side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import random
+import socket
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Literal, Self
+
+from tests.standins.aws.records import GroupMode, ShardRecord, TlsMode
+from tests.standins.aws.server import AwsServer
+from tests.standins.aws.world import AwsWorld
+from tests.standins.caches import CacheServer, RedisServer, is_port_free, start_memcached, start_redis
+from tests.standins.dns import DnsServer
+from tests.standins.echo import EchoNodes
+
+Backing = Literal["real", "fake", "echo", "none"]
+"""real caches (fake ones where the programs are missing) | fake ones | listeners that only echo | nobody listens."""
+
+NodeKey = tuple[str, str]
+"""(cluster id, node id); for serverless, which has no nodes, (name, ``ip:port``)."""
+
+BLOCK_SIZE = 1024
+SERVICE_OFFSET = 1
+FIRST_NODE_OFFSET = 10
+REDIS_PORTS = (6379, 16379, 26379, 36379)
+MEMCACHED_PORTS = (11211, 21211, 31211, 41211)
+
+
+class Cloud:
+    """One account in one region, with everything running on loopback addresses of its own.
+
+    ``port`` and ``memcached_port`` are those of all nodes; the customary ones where they are free.
+    """
+
+    def __init__(
+        self,
+        *,
+        backing: Backing = "real",
+        region: str = "us-east-1",
+        page_size: int = 3,
+        ttl_seconds: int = 15,
+        port: int | None = None,
+        memcached_port: int | None = None,
+    ) -> None:
+        self._claim, self._block = _claim_block()
+        service = str(self._block + SERVICE_OFFSET)
+        self.backing = backing
+        self.port = port or _first_free(service, REDIS_PORTS)
+        self.memcached_port = memcached_port or _first_free(service, MEMCACHED_PORTS)
+        addresses = (str(self._block + offset) for offset in range(FIRST_NODE_OFFSET, BLOCK_SIZE - 1))
+        self._addresses: Iterator[str] = addresses
+        self.world = AwsWorld(region=region, addresses=addresses, ttl_seconds=ttl_seconds)
+        self.aws = AwsServer(self.world, address=service, page_size=page_size)
+        self.dns = DnsServer(self.world.zone, service)
+        self._echo = EchoNodes()
+        self._servers: dict[NodeKey, CacheServer] = {}
+        self._listening: dict[NodeKey, tuple[str, int]] = {}
+        self._down: set[NodeKey] = set()
+        self._stack = contextlib.ExitStack()
+
+    # life
+
+    def start(self) -> None:
+        """Start AWS and DNS; the caches start as they are made."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._claim.close)
+            stack.enter_context(self.dns)
+            stack.enter_context(self.aws)
+            self._echo.start()
+            stack.callback(self._echo.stop)
+            stack.callback(self._stop_caches)
+            self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """End everything; raises what the AWS stand-in could not render."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Environment for a natproxy process with a user's keys."""
+        return self.aws.environ
+
+    @property
+    def instance_environ(self) -> dict[str, str]:
+        """Environment for a natproxy process on an instance, whose keys and region come from instance metadata."""
+        return self.aws.instance_environ
+
+    @property
+    def resolver(self) -> str:
+        """``ip:port`` of the DNS server."""
+        return self.dns.where
+
+    # making caches
+
+    def replication_group(
+        self,
+        group_id: str,
+        *,
+        engine: str = "redis",
+        mode: GroupMode = "cluster-disabled",
+        shards: int = 1,
+        replicas: int = 2,
+        tls: TlsMode = "off",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make a replication group; its caches replicate for real, but speak no cluster protocol and no TLS."""
+        with self.world.lock:
+            self.world.add_replication_group(
+                group_id, engine=engine, mode=mode, shards=shards, replicas=replicas, tls=tls, tags=tags, port=self.port
+            )
+            self._follow_world()
+
+    def standalone(self, cluster_id: str, *, tls: TlsMode = "off", tags: Mapping[str, str] | None = None) -> None:
+        """Make a cache of one node that is in no replication group."""
+        with self.world.lock:
+            self.world.add_standalone(cluster_id, tls=tls, tags=tags, port=self.port)
+            self._follow_world()
+
+    def memcached(self, cluster_id: str, *, nodes: int = 3, tags: Mapping[str, str] | None = None) -> None:
+        """Make a memcached cluster."""
+        with self.world.lock:
+            self.world.add_memcached(cluster_id, nodes=nodes, tags=tags, port=self.memcached_port)
+            self._follow_world()
+
+    def serverless(self, name: str, *, tags: Mapping[str, str] | None = None) -> None:
+        """Make a serverless cache of three addresses; its caches share no data, and speak no TLS."""
+        with self.world.lock:
+            self.world.add_serverless(name, tags=tags, port=self.port, reader_port=self.port + 1)
+            self._follow_world()
+
+    # what happens to them
+
+    def failover(self, group_id: str, shard: int = 0, *, to: str | None = None, kill: bool = False) -> str:
+        """Promote a replica; the old primary comes back as a replica. ``kill`` lets it die first.
+
+        Returns the new primary's cluster id.
+        """
+        with self.world.lock:
+            if kill:
+                old = (self.world.group(group_id).shards[shard].primary, "0001")
+                self.kill(*old)
+                self._down.discard(old)
+            chosen = to or self._first_live_replica(group_id, shard)
+            self._promote_early(group_id, shard, chosen)
+            promoted = self.world.failover(group_id, shard, chosen)
+            self._follow_world()
+            return promoted
+
+    def replace(self, cluster_id: str, node_id: str = "0001", *, same_address: bool = False) -> str:
+        """Kill a node and start it anew, empty, under the same id and name; return the address it has now.
+
+        A primary with replicas is failed over first, as AWS does. The new one answers before DNS leads to it.
+        """
+        key = (cluster_id, node_id)
+        with self.world.lock:
+            self._fail_over_if_primary(cluster_id)
+            self.kill(cluster_id, node_id)
+            old = self.world.node_address(cluster_id, node_id)
+            address = old if same_address else next(self._addresses)
+            self._down.discard(key)
+            self._open(key, address, self.world.cluster(cluster_id).port)
+            self.world.replace_node(cluster_id, node_id, address=address)
+            self._follow_world()
+            return address
+
+    def kill(self, cluster_id: str, node_id: str = "0001") -> None:
+        """Let a node die as by kill -9; nobody is told, and it stays dead until ``revive`` or ``replace``."""
+        key = (cluster_id, node_id)
+        self.world.cluster(cluster_id).node(node_id)
+        self._down.add(key)
+        self._close(key, is_killed=True)
+
+    def revive(self, cluster_id: str, node_id: str = "0001") -> None:
+        """Start a killed node again where it was."""
+        self._down.discard((cluster_id, node_id))
+        self._follow_world()
+
+    def add_replica(self, group_id: str, shard: int = 0, *, creating: bool = False) -> str:
+        """Grow a shard; return the new member's cluster id."""
+        with self.world.lock:
+            cluster = self.world.add_replica(group_id, shard, creating=creating)
+            self._follow_world()
+            return cluster.id
+
+    def add_shard(self, group_id: str, *, replicas: int = 1) -> list[str]:
+        """Grow a group in cluster mode; return the new members' cluster ids."""
+        with self.world.lock:
+            shard = self.world.add_shard(group_id, replicas=replicas)
+            self._follow_world()
+            return shard.members
+
+    def add_memcached_node(self, cluster_id: str, *, creating: bool = False) -> str:
+        """Grow a memcached cluster; return the new node's id."""
+        with self.world.lock:
+            node = self.world.add_memcached_node(cluster_id, creating=creating)
+            self._follow_world()
+            return node.id
+
+    def remove_node(self, cluster_id: str, node_id: str = "0001", *, settle: bool = False) -> None:
+        """Take a node away: AWS says deleting and it still serves until ``settle``."""
+        with self.world.lock:
+            self.world.remove_node(cluster_id, node_id, settle=settle)
+            self._follow_world()
+
+    def delete_cache(self, cache_id: str, *, settle: bool = False) -> None:
+        """Delete a whole cache: AWS says deleting and it still serves until ``settle``."""
+        with self.world.lock:
+            self.world.delete_cache(cache_id, settle=settle)
+            self._follow_world()
+
+    def settle(self) -> None:
+        """Finish what is under way: creating becomes available, deleting becomes gone."""
+        with self.world.lock:
+            self.world.settle()
+            self._follow_world()
+
+    # looking
+
+    def server(self, cluster_id: str, node_id: str = "0001") -> CacheServer:
+        """Return the cache that runs as a node now."""
+        return self._servers[cluster_id, node_id]
+
+    def where(self, cluster_id: str, node_id: str = "0001") -> tuple[str, int]:
+        """Return address and port of a node."""
+        cluster = self.world.cluster(cluster_id)
+        return cluster.node(node_id).address, cluster.port
+
+    def accepted(self, cluster_id: str, node_id: str = "0001") -> int:
+        """How many connections an echoing node has accepted."""
+        return self._echo.accepted(*self.where(cluster_id, node_id))
+
+    # making it so
+
+    def _follow_world(self) -> None:
+        """Bring the caches in line with the world: start what is missing, set who follows whom, stop what is gone."""
+        wanted = self._wanted()
+        for key, where in wanted.items():
+            if key not in self._down and self._listening.get(key) != where:
+                self._close(key)
+                self._open(key, *where)
+        for group in self.world.groups.values():
+            for shard in group.shards:
+                self._set_roles(shard)
+        for key in self._listening.keys() - wanted.keys():
+            self._close(key)
+        self._down &= wanted.keys()
+
+    def _wanted(self) -> dict[NodeKey, tuple[str, int]]:
+        wanted = {(cluster, node): (address, port) for cluster, node, address, port in self.world.nodes()}
+        for cache in self.world.serverless.values():
+            for address in cache.addresses:
+                for port in (cache.port, cache.reader_port):
+                    wanted[cache.name, f"{address}:{port}"] = (address, port)
+        return wanted
+
+    def _open(self, key: NodeKey, address: str, port: int) -> None:
+        self._listening[key] = (address, port)
+        if self.backing == "echo":
+            self._echo.open(address, port)
+        elif self.backing in ("real", "fake"):
+            cluster = self.world.clusters.get(key[0])
+            start = start_memcached if cluster is not None and cluster.engine == "memcached" else start_redis
+            self._servers[key] = start(address, port, prefer_real=self.backing == "real")
+
+    def _close(self, key: NodeKey, *, is_killed: bool = False) -> None:
+        where = self._listening.pop(key, None)
+        if where is None:
+            return
+        if self.backing == "echo":
+            self._echo.close(*where)
+        elif (server := self._servers.pop(key, None)) is not None:
+            if is_killed:
+                server.kill()
+            server.stop()
+
+    def _set_roles(self, shard: ShardRecord) -> None:
+        primary = self._servers.get((shard.primary, "0001"))
+        if not isinstance(primary, RedisServer):
+            return
+        primary.promote()
+        replicas = [self._servers.get((member, "0001")) for member in shard.members if member != shard.primary]
+        running = [replica for replica in replicas if isinstance(replica, RedisServer)]
+        for replica in running:
+            replica.follow(primary)
+        primary.wait_for_replicas(len(running))
+
+    def _promote_early(self, group_id: str, shard: int, chosen: str | None) -> None:
+        """Let the next primary have all data, and take writes, before its name says so."""
+        replica = self._servers.get((chosen or "", "0001"))
+        if not isinstance(replica, RedisServer):
+            return
+        record = self.world.group(group_id).shards[shard]
+        old = self._servers.get((record.primary, "0001"))
+        if isinstance(old, RedisServer):
+            live = [member for member in record.members if (member, "0001") in self._servers]
+            old.wait_for_replicas(len(live) - 1)
+        replica.promote()
+
+    def _first_live_replica(self, group_id: str, shard: int) -> str | None:
+        record = self.world.group(group_id).shards[shard]
+        live = (member for member in record.members if (member, "0001") not in self._down)
+        return next((member for member in live if member != record.primary), None)
+
+    def _fail_over_if_primary(self, cluster_id: str) -> None:
+        group_id = self.world.cluster(cluster_id).group
+        if group_id is None:
+            return
+        for number, shard in enumerate(self.world.group(group_id).shards):
+            if shard.primary == cluster_id and len(shard.members) > 1:
+                self.failover(group_id, number)
+
+    def _stop_caches(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for key in list(self._listening):
+                stack.callback(self._close, key)
+
+
+def _claim_block() -> tuple[socket.socket, ipaddress.IPv4Address]:
+    """Claim 1,024 loopback addresses for as long as the returned socket is open.
+
+    The claim is an abstract Unix socket: it belongs to the network namespace, as loopback does, and ends with us.
+    """
+    chosen = random.Random(os.urandom(8))
+    while True:
+        block = ipaddress.IPv4Address(f"127.{chosen.randrange(16, 240)}.{chosen.randrange(0, 256, 4)}.0")
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0natproxy-standins-{block}")
+        except OSError:
+            claim.close()
+        else:
+            return claim, block
+
+
+def _first_free(address: str, ports: tuple[int, ...]) -> int:
+    for port in ports:
+        if is_port_free(address, port):
+            return port
+    message = f"none of the ports {ports} is free on {address}"
+    raise RuntimeError(message)
