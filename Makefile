@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-once test check lint format servers lock bench clean FORCE
+.PHONY: help venv demo demo-once test check lint format servers lock wheel bench clean FORCE
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ servers: ## the programs that tests talk to: installed as root on Debian, else n
 
 lock: $(STAMP) ## write both lock files anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
 	@sh .ci/lock $(PY) $(LOCK_FLAGS)
+
+wheel: $(STAMP) ## dist/natproxy-VERSION-py3-none-any.whl
+	@$(PY) -m hatchling build -t wheel
 
 bench: $(STAMP) ## measure speed and size
 	@$(PY) -m bench $(ARGS)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from itertools import chain
 
 from natproxy.config import addresses
 from natproxy.config.model import Config
 from natproxy.config.places import Finding, Place
 from natproxy.config.values import PortRange
+from natproxy.model import Network
 
 
 def find_conflicts(config: Config) -> Iterator[Finding]:
@@ -165,23 +167,29 @@ def _idle(config: Config) -> Iterator[Finding]:
 def _open_to_everyone(config: Config) -> Iterator[Finding]:
     if config.is_loopback_only:
         return
-    for entry_place, entry in (
-        ((), config),
-        *((("caches", index), entry) for index, entry in enumerate(config.caches)),
-        *((("static", index), entry) for index, entry in enumerate(config.static)),
-    ):
-        for index, network in enumerate(entry.clients.allow or ()):
+    common = config.clients.allow
+    written: list[tuple[Place, tuple[Network, ...] | None]] = [((), common)]
+    for kind, listed in (("caches", config.caches), ("static", config.static)):
+        written += [
+            ((kind, index), entry.clients.allow) for index, entry in enumerate(listed) if entry.clients.allow != common
+        ]
+    for place, allow in written:
+        for index, network in enumerate(allow or ()):
             if network.prefixlen == 0:
                 yield Finding(
-                    (*entry_place, "clients", "allow", index), f"{network} lets everyone in who reaches these ports"
+                    (*place, "clients", "allow", index), f"{network} lets everyone in who reaches these ports"
                 )
 
 
 def _shadowed(config: Config) -> Iterator[Finding]:
-    tagged = [(index, entry.tags.items()) for index, entry in enumerate(config.caches) if entry.tags]
-    for position, (index, tags) in enumerate(tagged):
-        earlier = next((other for other, fewer in tagged[:position] if fewer <= tags), None)
-        if earlier is not None:
-            yield Finding(
-                ("caches", index), f"is never used: caches[{earlier}] above it takes every cache with these tags"
-            )
+    """Look for each entry's tags among the entries above it, filed under one of their tags each."""
+    above: dict[tuple[str, str], list[tuple[int, AbstractSet[tuple[str, str]]]]] = {}
+    for index, entry in enumerate(config.caches):
+        if not entry.tags:
+            continue
+        tags = entry.tags.items()
+        takers = [other for tag in tags for other, fewer in above.get(tag, ()) if fewer <= tags]
+        if takers:
+            message = f"is never used: caches[{min(takers)}] above it takes every cache with these tags"
+            yield Finding(("caches", index), message)
+        above.setdefault(min(tags), []).append((index, tags))

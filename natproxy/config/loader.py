@@ -114,7 +114,7 @@ class _Reader:
             raise _UnreadableError((), line, "has a character that YAML does not allow") from None
         except yaml.MarkedYAMLError as error:
             raise _UnreadableError((), *_explained(error)) from None
-        except ValueError:
+        except (ValueError, OverflowError):
             # PyYAML gives the digits of an escape or of a %YAML line to chr() and int() unchecked.
             raise _UnreadableError(
                 (), self._line, "not YAML: a number beyond all bounds, here or further down"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -36,6 +37,13 @@ def is_related(one: Place, other: Place) -> bool:
     """True where one of the two places lies within the other, or they are the same."""
     length = min(len(one), len(other))
     return one[:length] == other[:length]
+
+
+def existing(place: Place, lines: Mapping[Place, int]) -> Place:
+    """Cut a place down to what stands in the file: one value may have been taken for a list of one."""
+    while place and place not in lines:
+        place = place[:-1]
+    return place
 
 
 def _shown(key: str) -> str:

@@ -11,7 +11,7 @@ from natproxy.config.addresses import as_numeric
 from natproxy.config.checks import find_conflicts, find_restart_conflicts, find_warnings
 from natproxy.config.loader import Document, load_document
 from natproxy.config.model import CacheEntry, Config, Overrides, Section, StaticEntry, Written
-from natproxy.config.places import Finding, Place, dotted, is_related
+from natproxy.config.places import Finding, Place, dotted, existing, is_related
 from natproxy.config.structure import Draft, read_structure
 from natproxy.errors import ConfigError, Problem
 
@@ -129,18 +129,12 @@ def _error(path: Path, findings: Iterable[Finding], lines: Mapping[Place, int]) 
 
 
 def _problems(path: Path, findings: Iterable[Finding], lines: Mapping[Place, int]) -> list[Problem]:
-    """Return the findings as problems in line order, each once."""
-    problems = {
-        Problem(str(path), found.line or _line(found.place, lines), dotted(found.place), found.message): None
-        for found in findings
-    }
+    """Return the findings as problems in line order, each once. Without ``lines`` there is no file to look into."""
+    problems: dict[Problem, None] = {}
+    for found in findings:
+        place = existing(found.place, lines) if lines else found.place
+        problems[Problem(str(path), found.line or lines.get(place), dotted(place), found.message)] = None
     return sorted(problems, key=lambda problem: problem.line or 0)
-
-
-def _line(place: Place, lines: Mapping[Place, int]) -> int | None:
-    while place and place not in lines:
-        place = place[:-1]
-    return lines.get(place)
 
 
 def _settled(written: Written, path: Path) -> Config:

@@ -27,7 +27,7 @@ from natproxy.config.model import (
     WrittenCache,
     WrittenStatic,
 )
-from natproxy.config.places import Finding, Place, Plain, dotted, is_related
+from natproxy.config.places import Finding, Place, Plain, dotted, existing, is_related
 
 _SHARED: Mapping[str, type[Section]] = {"clients": Clients, "nodes": Nodes, "timeouts": Timeouts}
 _SCOPES: tuple[Place, ...] = ((), ("caches", "*"), ("static", "*"))
@@ -122,7 +122,7 @@ def read_structure(document: Document) -> Draft:
             known = frozenset(unsure)
             for details in error.errors(include_url=False):
                 location = details["loc"][:-1] if details["type"] == "missing" else details["loc"]
-                place = _existing(location, document.lines)
+                place = existing(location, document.lines)
                 if not any(is_related(details["loc"], other) for other in known):
                     findings.append(_finding(details, place))
                 unsure.update(_mend(tree, details, place))
@@ -149,13 +149,6 @@ def _mappings(tree: Plain, within: Sequence[str | int], place: Place = ()) -> It
             yield from _mappings(item, within[1:], (*place, index))
     elif isinstance(tree, dict) and within[0] in tree:
         yield from _mappings(tree[str(within[0])], within[1:], (*place, within[0]))
-
-
-def _existing(location: Place, lines: Mapping[Place, int]) -> Place:
-    """Cut a place down to what stands in the file: one value may have been taken for a list of one."""
-    while location not in lines:
-        location = location[:-1]
-    return location
 
 
 _WORDS = {

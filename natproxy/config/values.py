@@ -183,11 +183,9 @@ def static_name(value: object) -> str:
 
 def tag_value(value: object) -> str:
     """Parse the value of an AWS tag: any text, the empty one included."""
-    if isinstance(value, bool):
-        refuse("must be text: put it in quotes")
-    if not isinstance(value, str):
+    if value is None:
         refuse('has no value: write the tag\'s value, or "" for an empty one')
-    return value
+    return value if isinstance(value, str) else refuse("must be text: put it in quotes")
 
 
 def absolute_path(value: object) -> Path:

@@ -21,33 +21,53 @@ MAX_PATH_BYTES = 107
 """sun_path of unix(7), less the closing zero."""
 
 
-def open_control_socket(path: Path) -> socket.socket:
-    """Return a listening, non-blocking Unix socket at ``path``, mode 0600; a stale one is replaced.
+class ControlSocket:
+    """A listening, non-blocking Unix socket at ``path``, mode 0600; a stale one is replaced.
 
     Raises NatproxyError where another process answers there, something else is in the way, the path is too long for
     a socket, or the file system refuses.
     """
-    if (length := len(os.fsencode(path))) > MAX_PATH_BYTES:
-        message = (
-            f"the path of the control socket {path} is too long: {length} bytes where the system allows "
-            f"{MAX_PATH_BYTES}; choose a shorter state_dir"
-        )
-        raise NatproxyError(message)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with _locked(path.parent):
-            _remove_stale(path)
-            os.fchmod(listener.fileno(), 0o600)
-            listener.bind(str(path))
-            listener.listen(64)
-        listener.setblocking(False)
-    except BaseException as error:
-        listener.close()
-        if isinstance(error, OSError):
-            message = f"cannot open the control socket {path}: {error.strerror or error}"
-            raise NatproxyError(message) from error
-        raise
-    return listener
+
+    def __init__(self, path: Path) -> None:
+        if (length := len(os.fsencode(path))) > MAX_PATH_BYTES:
+            message = (
+                f"the path of the control socket {path} is too long: {length} bytes where the system allows "
+                f"{MAX_PATH_BYTES}; choose a shorter state_dir"
+            )
+            raise NatproxyError(message)
+        self.path = path
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._identity = _open(self.listener, path)
+        except BaseException as error:
+            self.listener.close()
+            if isinstance(error, OSError):
+                message = f"cannot open the control socket {path}: {error.strerror or error}"
+                raise NatproxyError(message) from error
+            raise
+
+    def remove(self) -> None:
+        """Remove the name, where it still is this socket's."""
+        with contextlib.suppress(FileNotFoundError):
+            if _identity(self.path) == self._identity:
+                self.path.unlink()
+
+
+def _open(listener: socket.socket, path: Path) -> tuple[int, int]:
+    """Give ``listener`` its name and return which file that is. Raises OSError or NatproxyError."""
+    with _locked(path.parent):
+        _remove_stale(path)
+        os.fchmod(listener.fileno(), 0o600)
+        listener.bind(str(path))
+        listener.listen(64)
+        identity = _identity(path)
+    listener.setblocking(False)
+    return identity
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
 
 
 def _remove_stale(path: Path) -> None:

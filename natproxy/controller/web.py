@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 import msgspec
 from aiohttp import web
 
-from natproxy.controller.controlsocket import open_control_socket
+from natproxy.controller.controlsocket import ControlSocket
 from natproxy.controller.documents import ReloadVerdict
 from natproxy.errors import NatproxyError, ReleaseError, StateError
 
@@ -99,7 +99,7 @@ class Admin:
     def __init__(self, source: AdminSource) -> None:
         self._source = source
         self._servers: list[tuple[asyncio.Server, _Server]] = []
-        self._control: Path | None = None
+        self._control: ControlSocket | None = None
 
     async def start(self, address: str, port: int) -> int:
         """Serve on ``address``; return the port (which 0 leaves to the system). Raises NatproxyError."""
@@ -123,14 +123,14 @@ class Admin:
             "/ports/release": {"POST": self._release},
         }
         protocol = _server(_dispatch(table))
-        listener = open_control_socket(path)
-        self._control = path
-        self._servers.append((await asyncio.get_running_loop().create_unix_server(protocol, sock=listener), protocol))
+        self._control = ControlSocket(path)
+        server = await asyncio.get_running_loop().create_unix_server(protocol, sock=self._control.listener)
+        self._servers.append((server, protocol))
 
     async def stop(self, timeout_seconds: float = 1.0) -> None:
         """Stop listening, let requests that are being answered end for ``timeout_seconds``, remove the socket."""
         if self._control is not None:
-            self._control.unlink(missing_ok=True)  # first: once nobody listens, the name may be a new daemon's
+            self._control.remove()  # first: once nobody listens, the name may be a new daemon's
         for server, _ in self._servers:
             server.close()
         await asyncio.gather(*(protocol.shutdown(timeout_seconds) for _, protocol in self._servers))

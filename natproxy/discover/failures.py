@@ -38,6 +38,7 @@ _BY_TYPE: tuple[tuple[tuple[type[Exception], ...], DiscoveryFailure], ...] = (
             aws.NoCredentialsError,
             aws.PartialCredentialsError,
             aws.CredentialRetrievalError,
+            aws.MetadataRetrievalError,
             aws.TokenRetrievalError,
             aws.NoAuthTokenError,
             aws.SSOError,

@@ -22,6 +22,8 @@ import aiodns
 from natproxy.tasks import TaskOwner
 
 _log = logging.getLogger(__name__)
+logging.getLogger("aiodns").setLevel(logging.ERROR)
+"""It warns, for each resolver made, where the host has run out of inotify watches; one of a second needs none."""
 
 OnAnswer = Callable[[str, "tuple[str, ...] | None", str], None]
 """(host, addresses sorted, "") for an answer, (host, None, reason) for a failure. Called in the event loop."""
@@ -222,4 +224,4 @@ def _by_number(address: str) -> tuple[int, int]:
 
 def _jitter(host: str) -> float:
     """0.9 to 1.1, another one for each name, so that names that began together drift apart."""
-    return 0.9 + 0.2 * (zlib.crc32(host.encode()) % 1000) / 1000
+    return 0.9 + 0.2 * (zlib.crc32(host.encode(errors="replace")) % 1000) / 1000

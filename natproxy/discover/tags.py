@@ -54,7 +54,7 @@ class TagLists:
                 raise
             except Exception as error:
                 reason, text = failure_of(error)
-                if error_code(error).endswith("NotFound"):
+                if "NotFound" in error_code(error):
                     continue  # deleted since it was listed
                 failures.setdefault(reason, Failure(OPERATION, reason, text))
                 if reason in FOR_ALL:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from natproxy.controller.controlsocket import MAX_PATH_BYTES, open_control_socket
+from natproxy.controller.controlsocket import MAX_PATH_BYTES, ControlSocket
 from natproxy.errors import NatproxyError
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 def test_it_listens_for_its_owner_only_whatever_the_umask(path: Path) -> None:
     old_umask = os.umask(0)
     try:
-        listener = open_control_socket(path)
+        listener = ControlSocket(path).listener
     finally:
         os.umask(old_umask)
     with listener, socket.socket(socket.AF_UNIX) as client:
@@ -34,17 +34,17 @@ def test_it_listens_for_its_owner_only_whatever_the_umask(path: Path) -> None:
 
 
 def test_a_stale_socket_is_replaced(path: Path) -> None:
-    open_control_socket(path).close()
+    ControlSocket(path).listener.close()
     before = path.stat().st_ino, path.stat().st_ctime_ns
-    with open_control_socket(path), socket.socket(socket.AF_UNIX) as client:
+    with ControlSocket(path).listener, socket.socket(socket.AF_UNIX) as client:
         assert (path.stat().st_ino, path.stat().st_ctime_ns) != before
         client.connect(str(path))
 
 
 def test_a_socket_that_answers_is_left_alone(path: Path) -> None:
-    with open_control_socket(path) as first:
+    with ControlSocket(path).listener as first:
         with pytest.raises(NatproxyError, match=r"another natproxy runs with this state_dir: it answers on .*control"):
-            open_control_socket(path)
+            ControlSocket(path)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             first.accept()[0].close()
@@ -57,8 +57,21 @@ def test_a_daemon_too_busy_to_accept_is_left_alone(path: Path) -> None:
         listener.listen(0)
         waiting.connect(str(path))
         with pytest.raises(NatproxyError, match="another natproxy"):
-            open_control_socket(path)
+            ControlSocket(path)
     assert path.exists()
+
+
+def test_removing_it_leaves_the_name_of_another_one_alone(path: Path) -> None:
+    first = ControlSocket(path)
+    path.unlink()
+    second = ControlSocket(path)
+    first.remove()
+    first.listener.close()
+    assert path.exists()
+    second.remove()
+    assert not path.exists()
+    second.remove()
+    second.listener.close()
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
@@ -70,40 +83,40 @@ def test_what_is_no_socket_is_left_alone(path: Path, kind: str) -> None:
     else:
         path.symlink_to(path.with_name("elsewhere"))
     with pytest.raises(NatproxyError, match="a file that is no socket is in the way"):
-        open_control_socket(path)
+        ControlSocket(path)
     assert os.path.lexists(path)
 
 
 def test_a_path_too_long_for_a_socket_is_an_error_that_says_so(tmp_path: Path) -> None:
     room = MAX_PATH_BYTES - len(os.fsencode(tmp_path)) - 1
     with pytest.raises(NatproxyError, match=rf"too long: {MAX_PATH_BYTES + 1} bytes .* {MAX_PATH_BYTES}; .*state_dir"):
-        open_control_socket(tmp_path / ("x" * (room + 1)))
-    with open_control_socket(tmp_path / ("x" * room)) as longest:
+        ControlSocket(tmp_path / ("x" * (room + 1)))
+    with ControlSocket(tmp_path / ("x" * room)).listener as longest:
         assert longest.getsockname().endswith("x")
 
 
 def test_a_missing_directory_is_an_error_that_names_the_socket(tmp_path: Path) -> None:
     with pytest.raises(NatproxyError, match=r"cannot open the control socket .*control\.sock: No such file"):
-        open_control_socket(tmp_path / "missing" / "control.sock")
+        ControlSocket(tmp_path / "missing" / "control.sock")
 
 
 def test_of_many_daemons_that_start_at_once_one_gets_it(path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from natproxy.controller.controlsocket import open_control_socket
+from natproxy.controller.controlsocket import ControlSocket
 from natproxy.errors import NatproxyError
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    listener = open_control_socket(Path(sys.argv[1]))
+    held = ControlSocket(Path(sys.argv[1]))
 except NatproxyError as error:
     print("no" if "another natproxy" in str(error) else error, flush=True)
 else:
     print("yes", flush=True)
 sys.stdin.readline()
 """
-    open_control_socket(path).close()
+    ControlSocket(path).listener.close()
     argv = [sys.executable, "-c", code, str(path)]
     children = [
         subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)

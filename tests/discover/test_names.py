@@ -224,7 +224,9 @@ async def test_the_second_server_is_asked_where_the_first_is_silent(dns: DnsServ
             assert await answers.next() == (HOST, ("10.0.1.230",), "")
 
 
-@pytest.mark.parametrize("host", ["", " ", "a..b", "x" * 64 + ".example", "x." * 200, "späße.example", "\udc80.example"])
+@pytest.mark.parametrize(
+    "host", ["", " ", "a..b", "x" * 64 + ".example", "x." * 200, "späße.example", "\udc80.example"]
+)
 async def test_what_cannot_be_a_host_name_fails_and_harms_no_other(dns: DnsServer, host: str) -> None:
     async with resolving(dns.where) as (names, answers):
         names.watch([host, HOST])

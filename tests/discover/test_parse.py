@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from natproxy.discover.parse import RawAnswers, parse_snapshot
 from natproxy.model import Kind, Mode, NodeTls, Snapshot
-from tests.discover.samples import ACCOUNT_IDS, EVERY_ID, account, answers_of, config, without
+from tests.discover.samples import ACCOUNT_IDS, EVERY_ID, account, answers_of, config
 from tests.standins.aws import MISSING, AwsWorld
 
 DEV = "caches: [{tags: {Environment: dev}}]"
@@ -51,7 +51,7 @@ def test_only_what_is_selected_is_in_the_snapshot() -> None:
 
 
 def test_without_entries_the_snapshot_is_empty_and_complete() -> None:
-    assert parse(account(), "") == Snapshot()
+    assert parse(account(), "") == Snapshot(is_empty=False)
 
 
 def test_caches_stand_in_the_order_of_their_entries_then_by_id() -> None:
@@ -134,7 +134,8 @@ def test_one_id_for_a_group_and_a_cluster_means_the_group_and_is_told() -> None:
 
 def test_one_item_listed_twice_is_one_cache() -> None:
     raw = answers_of(account())
-    twice = RawAnswers(*([*(items or ()), *(items or ())] for items in raw_listings(raw)))
+    groups, clusters, serverless = raw_listings(raw)
+    twice = RawAnswers(groups * 2, clusters * 2, serverless * 2)
     snapshot = parse_snapshot(twice, config(EVERY_ID))
     assert snapshot == parse_snapshot(raw, config(EVERY_ID))
 
@@ -202,7 +203,9 @@ def test_a_member_that_does_not_name_its_group_is_not_taken_for_a_standalone_cac
     world = account()
     world.patch("cluster", "redis-002", ReplicationGroupId=MISSING)
     snapshot = parse(world, "caches: [{id: redis}, {tags: {Environment: dev}}]", with_tags=True)
-    assert [(cache.id, len(cache.nodes)) for cache in snapshot.caches][0] == ("redis", 3)
+    redis = snapshot.cache("redis")
+    assert redis is not None
+    assert len(redis.nodes) == 3
     assert snapshot.cache("redis-002") is None
 
 
@@ -216,7 +219,7 @@ def test_a_cluster_with_a_damaged_group_name_is_no_cache() -> None:
 def test_tags_not_known_yet_leave_the_snapshot_incomplete() -> None:
     raw = answers_of(account(), with_tags=True)
     arn = next(arn for arn in raw.tags if arn.endswith(":memo"))
-    without_memo = replace(raw, tags=without(raw.tags, arn))
+    without_memo = replace(raw, tags={other: tags for other, tags in raw.tags.items() if other != arn})
     snapshot = parse_snapshot(without_memo, config(DEV))
     assert ids(snapshot) == ["redis", "serverless"]
     assert not snapshot.is_complete
@@ -233,15 +236,16 @@ def test_empty_listings_are_an_empty_and_complete_snapshot() -> None:
     snapshot = parse_snapshot(RawAnswers([], [], []), config("caches: [{id: redis}]"))
     assert snapshot.caches == ()
     assert snapshot.is_complete
+    assert snapshot.is_empty  # so that it is not believed
 
 
 @pytest.mark.parametrize("junk", [None, 1, "text", [], ["x"], {}, {"ReplicationGroupId": None}, {"ARN": "arn"}])
 def test_junk_in_a_listing_is_passed_over(junk: object) -> None:
     raw: Any = answers_of(account())
     for listing in range(3):
-        listings = [list(items) for items in raw_listings(raw)]
+        groups, clusters, serverless = listings = [list(items) for items in raw_listings(raw)]
         listings[listing].insert(1, junk)
-        snapshot = parse_snapshot(RawAnswers(*listings), config(EVERY_ID))
+        snapshot = parse_snapshot(RawAnswers(groups, clusters, serverless), config(EVERY_ID))
         assert ids(snapshot) == list(ACCOUNT_IDS)
 
 
@@ -282,8 +286,10 @@ def wrong_for(old: object, junk: object) -> object:
 FULL = answers_of(account(), with_tags=True)
 LISTINGS: list[Any] = [list(items) for items in raw_listings(FULL)]
 PLACES = [path for path in paths(LISTINGS) if len(path) > 1]
-JUNK = st.sampled_from([MISSING, None, 0, -1, 65536, True, False, "", 1.5, b"x", [], {}, [[]], {"Address": 1}, object()])
-DAMAGE = st.lists(st.tuples(st.sampled_from(PLACES), JUNK), min_size=1, max_size=6)
+JUNK = st.sampled_from(
+    [MISSING, None, 0, -1, 65536, True, False, "", 1.5, b"x", [], {}, [[]], {"Address": 1}, object()]
+)
+DAMAGE = st.lists(st.tuples(st.sampled_from(PLACES), JUNK), min_size=1, max_size=6, unique_by=lambda one: one[0])
 BY_TAGS = "caches: [{tags: {Environment: dev}}]"
 LIKE = {Mode.CLUSTER_COMPATIBLE: Mode.CLUSTER_ENABLED}
 """Without ClusterMode (as AWS answered once) and a primary endpoint, the one looks like the other."""
@@ -298,7 +304,8 @@ def test_damage_never_raises_and_never_hides_anything_in_a_complete_answer(
     listings = copy.deepcopy(LISTINGS)
     for where, junk in damage:
         damaged(listings, where, junk)
-    snapshot = parse_snapshot(RawAnswers(*listings, tags=FULL.tags), config(text))
+    groups, clusters, serverless = listings
+    snapshot = parse_snapshot(RawAnswers(groups, clusters, serverless, FULL.tags), config(text))
     for whole in parse_snapshot(FULL, config(text)).caches:
         cache = snapshot.cache(whole.id)
         if cache is None:

@@ -21,20 +21,14 @@ import random
 import socket
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
-from tests.standins.aws.records import GroupMode, ShardRecord, TlsMode
+from tests.standins.aws.records import GroupMode, TlsMode
 from tests.standins.aws.server import AwsServer
 from tests.standins.aws.world import AwsWorld
-from tests.standins.caches import CacheServer, RedisServer, is_port_free, start_memcached, start_redis
+from tests.standins.caches import CacheServer, is_port_free
 from tests.standins.dns import DnsServer
-from tests.standins.echo import EchoNodes
-
-Backing = Literal["real", "fake", "echo", "none"]
-"""real caches (fake ones where the programs are missing) | fake ones | listeners that only echo | nobody listens."""
-
-NodeKey = tuple[str, str]
-"""(cluster id, node id); for serverless, which has no nodes, (name, ``ip:port``)."""
+from tests.standins.fleet import Backing, Fleet
 
 BLOCK_SIZE = 1024
 SERVICE_OFFSET = 1
@@ -61,7 +55,6 @@ class Cloud:
     ) -> None:
         self._claim, self._block = _claim_block()
         service = str(self._block + SERVICE_OFFSET)
-        self.backing = backing
         self.port = port or _first_free(service, REDIS_PORTS)
         self.memcached_port = memcached_port or _first_free(service, MEMCACHED_PORTS)
         addresses = (str(self._block + offset) for offset in range(FIRST_NODE_OFFSET, BLOCK_SIZE - 1))
@@ -69,10 +62,7 @@ class Cloud:
         self.world = AwsWorld(region=region, addresses=addresses, ttl_seconds=ttl_seconds)
         self.aws = AwsServer(self.world, address=service, page_size=page_size)
         self.dns = DnsServer(self.world.zone, service)
-        self._echo = EchoNodes()
-        self._servers: dict[NodeKey, CacheServer] = {}
-        self._listening: dict[NodeKey, tuple[str, int]] = {}
-        self._down: set[NodeKey] = set()
+        self._fleet = Fleet(self.world, backing)
         self._stack = contextlib.ExitStack()
 
     # life
@@ -83,9 +73,8 @@ class Cloud:
             stack.callback(self._claim.close)
             stack.enter_context(self.dns)
             stack.enter_context(self.aws)
-            self._echo.start()
-            stack.callback(self._echo.stop)
-            stack.callback(self._stop_caches)
+            self._fleet.start()
+            stack.callback(self._fleet.stop)
             self._stack = stack.pop_all()
 
     def stop(self) -> None:
@@ -130,29 +119,25 @@ class Cloud:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Make a replication group; its caches replicate for real, but speak no cluster protocol and no TLS."""
-        with self.world.lock:
+        with self._change():
             self.world.add_replication_group(
                 group_id, engine=engine, mode=mode, shards=shards, replicas=replicas, tls=tls, tags=tags, port=self.port
             )
-            self._follow_world()
 
     def standalone(self, cluster_id: str, *, tls: TlsMode = "off", tags: Mapping[str, str] | None = None) -> None:
         """Make a cache of one node that is in no replication group."""
-        with self.world.lock:
+        with self._change():
             self.world.add_standalone(cluster_id, tls=tls, tags=tags, port=self.port)
-            self._follow_world()
 
     def memcached(self, cluster_id: str, *, nodes: int = 3, tags: Mapping[str, str] | None = None) -> None:
         """Make a memcached cluster."""
-        with self.world.lock:
+        with self._change():
             self.world.add_memcached(cluster_id, nodes=nodes, tags=tags, port=self.memcached_port)
-            self._follow_world()
 
     def serverless(self, name: str, *, tags: Mapping[str, str] | None = None) -> None:
         """Make a serverless cache of three addresses; its caches share no data, and speak no TLS."""
-        with self.world.lock:
+        with self._change():
             self.world.add_serverless(name, tags=tags, port=self.port, reader_port=self.port + 1)
-            self._follow_world()
 
     # what happens to them
 
@@ -161,90 +146,82 @@ class Cloud:
 
         Returns the new primary's cluster id.
         """
-        with self.world.lock:
-            if kill:
-                old = (self.world.group(group_id).shards[shard].primary, "0001")
-                self.kill(*old)
-                self._down.discard(old)
-            chosen = to or self._first_live_replica(group_id, shard)
-            self._promote_early(group_id, shard, chosen)
-            promoted = self.world.failover(group_id, shard, chosen)
-            self._follow_world()
-            return promoted
+        record = self.world.group(group_id).shards[shard]
+        old = (record.primary, "0001")
+        if kill:
+            self._fleet.close(old)
+        live = [member for member in record.members if member != record.primary and not self._is_down(member)]
+        chosen = to or next(iter(live), None)
+        if chosen is not None:
+            self._fleet.promote(record, chosen)
+        with self._change():
+            return self.world.failover(group_id, shard, chosen)
 
     def replace(self, cluster_id: str, node_id: str = "0001", *, same_address: bool = False) -> str:
         """Kill a node and start it anew, empty, under the same id and name; return the address it has now.
 
         A primary with replicas is failed over first, as AWS does. The new one answers before DNS leads to it.
         """
-        key = (cluster_id, node_id)
-        with self.world.lock:
-            self._fail_over_if_primary(cluster_id)
-            self.kill(cluster_id, node_id)
-            old = self.world.node_address(cluster_id, node_id)
+        self._fail_over_if_primary(cluster_id)
+        key, (old, port) = (cluster_id, node_id), self.where(cluster_id, node_id)
+        with self._change():
             address = old if same_address else next(self._addresses)
-            self._down.discard(key)
-            self._open(key, address, self.world.cluster(cluster_id).port)
-            self.world.replace_node(cluster_id, node_id, address=address)
-            self._follow_world()
-            return address
+            self._fleet.close(key)
+            self._fleet.down.discard(key)
+            self._fleet.open(key, address, port)
+            return self.world.replace_node(cluster_id, node_id, address=address)
 
     def kill(self, cluster_id: str, node_id: str = "0001") -> None:
         """Let a node die as by kill -9; nobody is told, and it stays dead until ``revive`` or ``replace``."""
-        key = (cluster_id, node_id)
-        self.world.cluster(cluster_id).node(node_id)
-        self._down.add(key)
-        self._close(key, is_killed=True)
+        self.where(cluster_id, node_id)
+        self._fleet.down.add((cluster_id, node_id))
+        self._fleet.close((cluster_id, node_id))
 
     def revive(self, cluster_id: str, node_id: str = "0001") -> None:
         """Start a killed node again where it was."""
-        self._down.discard((cluster_id, node_id))
-        self._follow_world()
+        with self._change():
+            self._fleet.down.discard((cluster_id, node_id))
 
     def add_replica(self, group_id: str, shard: int = 0, *, creating: bool = False) -> str:
         """Grow a shard; return the new member's cluster id."""
-        with self.world.lock:
-            cluster = self.world.add_replica(group_id, shard, creating=creating)
-            self._follow_world()
-            return cluster.id
+        with self._change():
+            return self.world.add_replica(group_id, shard, creating=creating).id
 
     def add_shard(self, group_id: str, *, replicas: int = 1) -> list[str]:
         """Grow a group in cluster mode; return the new members' cluster ids."""
-        with self.world.lock:
-            shard = self.world.add_shard(group_id, replicas=replicas)
-            self._follow_world()
-            return shard.members
+        with self._change():
+            return self.world.add_shard(group_id, replicas=replicas).members
 
     def add_memcached_node(self, cluster_id: str, *, creating: bool = False) -> str:
         """Grow a memcached cluster; return the new node's id."""
-        with self.world.lock:
-            node = self.world.add_memcached_node(cluster_id, creating=creating)
-            self._follow_world()
-            return node.id
+        with self._change():
+            return self.world.add_memcached_node(cluster_id, creating=creating).id
 
     def remove_node(self, cluster_id: str, node_id: str = "0001", *, settle: bool = False) -> None:
         """Take a node away: AWS says deleting and it still serves until ``settle``."""
-        with self.world.lock:
+        with self._change():
             self.world.remove_node(cluster_id, node_id, settle=settle)
-            self._follow_world()
+
+    def remove_shard(self, group_id: str, shard: int, *, settle: bool = False) -> None:
+        """Take a shard away: AWS says deleting and it still serves until ``settle``."""
+        with self._change():
+            self.world.remove_shard(group_id, shard, settle=settle)
 
     def delete_cache(self, cache_id: str, *, settle: bool = False) -> None:
         """Delete a whole cache: AWS says deleting and it still serves until ``settle``."""
-        with self.world.lock:
+        with self._change():
             self.world.delete_cache(cache_id, settle=settle)
-            self._follow_world()
 
     def settle(self) -> None:
         """Finish what is under way: creating becomes available, deleting becomes gone."""
-        with self.world.lock:
+        with self._change():
             self.world.settle()
-            self._follow_world()
 
     # looking
 
     def server(self, cluster_id: str, node_id: str = "0001") -> CacheServer:
         """Return the cache that runs as a node now."""
-        return self._servers[cluster_id, node_id]
+        return self._fleet.servers[cluster_id, node_id]
 
     def where(self, cluster_id: str, node_id: str = "0001") -> tuple[str, int]:
         """Return address and port of a node."""
@@ -253,79 +230,18 @@ class Cloud:
 
     def accepted(self, cluster_id: str, node_id: str = "0001") -> int:
         """How many connections an echoing node has accepted."""
-        return self._echo.accepted(*self.where(cluster_id, node_id))
+        return self._fleet.echo.accepted(*self.where(cluster_id, node_id))
 
-    # making it so
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """Change the world and the caches as one step for AWS; the replicas then catch up on their own time."""
+        with self.world.lock:
+            yield
+            self._fleet.follow_world()
+        self._fleet.wait_until_in_step()
 
-    def _follow_world(self) -> None:
-        """Bring the caches in line with the world: start what is missing, set who follows whom, stop what is gone."""
-        wanted = self._wanted()
-        for key, where in wanted.items():
-            if key not in self._down and self._listening.get(key) != where:
-                self._close(key)
-                self._open(key, *where)
-        for group in self.world.groups.values():
-            for shard in group.shards:
-                self._set_roles(shard)
-        for key in self._listening.keys() - wanted.keys():
-            self._close(key)
-        self._down &= wanted.keys()
-
-    def _wanted(self) -> dict[NodeKey, tuple[str, int]]:
-        wanted = {(cluster, node): (address, port) for cluster, node, address, port in self.world.nodes()}
-        for cache in self.world.serverless.values():
-            for address in cache.addresses:
-                for port in (cache.port, cache.reader_port):
-                    wanted[cache.name, f"{address}:{port}"] = (address, port)
-        return wanted
-
-    def _open(self, key: NodeKey, address: str, port: int) -> None:
-        self._listening[key] = (address, port)
-        if self.backing == "echo":
-            self._echo.open(address, port)
-        elif self.backing in ("real", "fake"):
-            cluster = self.world.clusters.get(key[0])
-            start = start_memcached if cluster is not None and cluster.engine == "memcached" else start_redis
-            self._servers[key] = start(address, port, prefer_real=self.backing == "real")
-
-    def _close(self, key: NodeKey, *, is_killed: bool = False) -> None:
-        where = self._listening.pop(key, None)
-        if where is None:
-            return
-        if self.backing == "echo":
-            self._echo.close(*where)
-        elif (server := self._servers.pop(key, None)) is not None:
-            if is_killed:
-                server.kill()
-            server.stop()
-
-    def _set_roles(self, shard: ShardRecord) -> None:
-        primary = self._servers.get((shard.primary, "0001"))
-        if not isinstance(primary, RedisServer):
-            return
-        primary.promote()
-        replicas = [self._servers.get((member, "0001")) for member in shard.members if member != shard.primary]
-        running = [replica for replica in replicas if isinstance(replica, RedisServer)]
-        for replica in running:
-            replica.follow(primary)
-        primary.wait_for_replicas(len(running))
-
-    def _promote_early(self, group_id: str, shard: int, chosen: str | None) -> None:
-        """Let the next primary have all data, and take writes, before its name says so."""
-        replica = self._servers.get((chosen or "", "0001"))
-        if not isinstance(replica, RedisServer):
-            return
-        record = self.world.group(group_id).shards[shard]
-        old = self._servers.get((record.primary, "0001"))
-        if isinstance(old, RedisServer):
-            live = [member for member in record.members if (member, "0001") in self._servers]
-            old.wait_for_replicas(len(live) - 1)
-        replica.promote()
-
-    def _first_live_replica(self, group_id: str, shard: int) -> str | None:
-        record = self.world.group(group_id).shards[shard]
-        live = (member for member in record.members if (member, "0001") not in self._down)
-        return next((member for member in live if member != record.primary), None)
+    def _is_down(self, cluster_id: str) -> bool:
+        return (cluster_id, "0001") in self._fleet.down
 
     def _fail_over_if_primary(self, cluster_id: str) -> None:
         group_id = self.world.cluster(cluster_id).group
@@ -334,11 +250,6 @@ class Cloud:
         for number, shard in enumerate(self.world.group(group_id).shards):
             if shard.primary == cluster_id and len(shard.members) > 1:
                 self.failover(group_id, number)
-
-    def _stop_caches(self) -> None:
-        with contextlib.ExitStack() as stack:
-            for key in list(self._listening):
-                stack.callback(self._close, key)
 
 
 def _claim_block() -> tuple[socket.socket, ipaddress.IPv4Address]:

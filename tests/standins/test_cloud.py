@@ -12,7 +12,8 @@ import dnslib
 import pytest
 
 from tests.standins import caches
-from tests.standins.cloud import Backing, Cloud
+from tests.standins.cloud import Cloud
+from tests.standins.fleet import Backing
 from tests.standins.resp import ReplyError, ask, ask_line
 
 needs_redis = pytest.mark.skipif(caches.redis_program() is None, reason="redis-server is not installed")

@@ -1,0 +1,169 @@
+"""natproxy.config.checks: what does not go together, and what is warned of."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from natproxy.config.checks import find_conflicts
+from natproxy.config.model import CacheEntry, Config, Listen, StaticEntry
+from natproxy.config.values import PortRange
+from natproxy.model import Endpoint
+from tests.config.samples import ALLOW, load, mistakes, only_mistake
+
+LOOPBACK = "listen: {address: 127.0.0.1}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "caches:\n- {ports: 1-2}",
+            "3: caches[0]: has neither id nor tags: write the cache's id, or the tags to find caches by",
+        ),
+        ("caches:\n- {id: a, tags: {b: c}, ports: 1-2}", "3: caches[0]: has both id and tags: write one of them"),
+        ("caches:\n- {id: a, ports: 1-2}\n- {id: a, ports: 3-4}", "4: caches[1].id: a has an entry already: caches[0]"),
+        ("caches:\n- {id: a, ports: 1-5}\n- {id: b, ports: 5-9}", "4: caches[1].ports: 5-9 overlaps 1-5 of caches[0]"),
+        (
+            "caches:\n- {id: a, ports: 1-5}\n- {tags: {b: c}, ports: 3}",
+            "4: caches[1].ports: 3 overlaps 1-5 of caches[0]",
+        ),
+        (
+            "caches:\n- {id: a, ports: 3}\n- {tags: {b: c}, ports: 1-5}",
+            "4: caches[1].ports: 1-5 overlaps 3 of caches[0]",
+        ),
+        ("caches:\n- {id: a}", "3: caches[0]: has no ports, and there is no listen.ports to take them from"),
+        (
+            "static:\n- {name: a, port: 1, target: 'h:1'}\n- {name: a, port: 2, target: 'h:1'}",
+            "4: static[1].name: a has an entry already: static[0]",
+        ),
+        (
+            "static:\n- {name: a, port: 1, target: 'h:1'}\n- {name: b, port: 1, target: 'h:1'}",
+            "4: static[1].port: 1 is used already: static[0]",
+        ),
+        (
+            "caches: [{id: a, ports: 1-5}]\nstatic:\n- {name: b, port: 5, target: 'h:1'}",
+            "4: static[0].port: 5 lies in 1-5 of caches[0]",
+        ),
+        (
+            "caches: [{id: a, ports: 1-5}]\nstatic:\n- {name: a, port: 6, target: 'h:1'}",
+            "4: static[0].name: a is the id of caches[0]: choose another name",
+        ),
+        ("caches:\n- {id: a, ports: 9470-9480}", "3: caches[0].ports: 9470-9480 takes in 9479, the admin side's port"),
+        ("static:\n- {name: a, port: 9479, target: 'h:1'}", "3: static[0].port: 9479 is the admin side's port"),
+    ],
+)
+def test_what_does_not_go_together(text: str, found: str) -> None:
+    assert only_mistake(ALLOW + text) == found
+
+
+def test_a_pool_of_which_nothing_is_left_is_no_pool() -> None:
+    text = f"{ALLOW}listen: {{ports: 1-2}}\nstatic: [{{name: s, port: 2, target: 'h:1'}}]\n"
+    said = only_mistake(f"{text}caches:\n- {{id: a, ports: 1}}\n- {{id: b}}")
+    assert said.startswith("6: caches[1]: has no ports, and listen.ports has none left")
+    load(f"{text}caches:\n- {{id: a}}")
+
+
+def test_the_admin_port_is_free_where_clients_are_listened_for_elsewhere() -> None:
+    load("listen: {address: 127.0.0.2}\ncaches: [{id: a, ports: 9470-9480}]")
+    only_mistake(f"{LOOPBACK}caches: [{{id: a, ports: 9470-9480}}]")
+    only_mistake("listen: {address: '::1'}\nadmin: {address: '::1'}\ncaches: [{id: a, ports: 9470-9480}]")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "found"),
+    [
+        ("[10.0.0.1, 10.0.0.2, 10.0.0.1]", "listen.address[2]: 10.0.0.1 is written twice"),
+        ("[10.0.0.1, '::ffff:10.0.0.1']", "listen.address[1]: 10.0.0.1 is written twice"),
+        ("[127.0.0.1, 0.0.0.0]", "listen.address[1]: 0.0.0.0 takes in 127.0.0.1: write one of them"),
+        ("[0.0.0.0, '::']", "listen.address[1]: :: takes in 0.0.0.0: write one of them"),
+        ("['::', '::1']", "listen.address[1]: :: takes in ::1: write one of them"),
+    ],
+)
+def test_addresses_that_cannot_both_be_listened_on(addresses: str, found: str) -> None:
+    assert only_mistake(f"listen: {{address: {addresses}}}") == f"1: {found}"
+
+
+def test_an_entry_beyond_loopback_needs_allow() -> None:
+    text = """listen: {address: [127.0.0.1, 10.0.0.55]}
+caches:
+- {id: a, ports: 1-2}
+- {id: b, ports: 3-4, clients: {allow: 192.0.2.1}}
+- {id: c, ports: 5-6, clients: {tls: passthrough}}
+static:
+- {name: s, port: 7, target: 'h:1'}
+"""
+    words = (
+        "everyone who reaches 10.0.0.55 could connect: write clients.allow, here or for the whole file, "
+        "with the networks that may (0.0.0.0/0 and ::/0 for all)"
+    )
+    assert mistakes(text) == [f"3: caches[0]: {words}", f"5: caches[2]: {words}", f"7: static[0]: {words}"]
+    load(text.replace("10.0.0.55", "'::1'"))
+    load(ALLOW + text)
+
+
+def test_an_entry_can_take_the_global_allow_back_only_on_loopback() -> None:
+    entry = "caches:\n- {id: a, ports: 1-2, clients: {allow: null}}\n"
+    assert only_mistake(ALLOW + entry).startswith("3: caches[0]: everyone who reaches 0.0.0.0 could connect")
+    assert load(ALLOW + LOOPBACK + entry).caches[0].clients.allow is None
+
+
+def test_everyone_may_be_written_and_is_warned_of() -> None:
+    text = """clients:
+  allow:
+  - 192.0.2.1
+  - 0.0.0.0/0
+caches:
+- {id: a, ports: 1-2, clients: {allow: "::/0"}}
+- {id: b, ports: 3-4, clients: {allow: "::ffff:0.0.0.0/96"}}
+"""
+    words = "lets everyone in who reaches these ports"
+    assert [warning.partition("natproxy.yaml:")[2] for warning in load(text).warnings] == [
+        f"4: clients.allow[1]: 0.0.0.0/0 {words}",
+        f"6: caches[0].clients.allow: ::/0 {words}",
+        f"7: caches[1].clients.allow: 0.0.0.0/0 {words}",
+    ]
+    assert load(LOOPBACK + text).warnings == ()
+
+
+def test_the_global_everyone_is_warned_of_once() -> None:
+    text = "clients: {allow: 0.0.0.0/0}\ncaches: [{id: a, ports: 1-2}, {id: b, ports: 3-4}]\n"
+    assert len(load(text).warnings) == 1
+
+
+def test_a_config_that_names_nothing_is_warned_of() -> None:
+    (warning,) = load("log: {level: info}").warnings
+    assert warning.endswith(":1: names no caches and no static routes: natproxy will have nothing to do")
+
+
+def test_an_entry_that_nothing_is_left_for_is_warned_of() -> None:
+    text = f"""{LOOPBACK}caches:
+- {{tags: {{a: b}}, ports: 1-2}}
+- {{tags: {{a: b, c: d}}, ports: 3-4}}
+- {{tags: {{a: x, c: d}}, ports: 5-6}}
+"""
+    (warning,) = load(text).warnings
+    assert warning.endswith(":4: caches[1]: is never used: caches[0] above it takes every cache with these tags")
+
+
+_RANGES = st.builds(lambda first, more: PortRange(first, first + more), st.integers(1, 60), st.integers(0, 8))
+
+
+@given(st.lists(_RANGES, max_size=8), st.lists(st.integers(1, 70), max_size=6))
+def test_no_port_belongs_to_two(ranges: list[PortRange], static_ports: list[int]) -> None:
+    caches = tuple(CacheEntry(id=f"c{index}", ports=ports) for index, ports in enumerate(ranges))
+    static = tuple(
+        StaticEntry(name=f"s{index}", port=port, target=Endpoint("h", 1)) for index, port in enumerate(static_ports)
+    )
+    config = Config(path="x", listen=Listen(address=("127.0.0.1",)), caches=caches, static=static)
+    claims = [port for ports in ranges for port in ports] + static_ports
+    assert bool(list(find_conflicts(config))) == (len(claims) != len(set(claims)))
+
+
+@given(st.sets(st.sampled_from([PortRange(10 * index + 1, 10 * index + 10) for index in range(12)]), min_size=1))
+def test_the_pool_and_the_ranges_share_no_port_and_leave_none_out(ranges: set[PortRange]) -> None:
+    caches = tuple(CacheEntry(id=f"c{index}", ports=ports) for index, ports in enumerate(sorted(ranges, key=str)))
+    config = Config(path="x", listen=Listen(address=("127.0.0.1",), ports="1-120"), caches=caches)
+    named = [port for entry in caches for port in config.candidate_ports(entry)]
+    assert sorted([*named, *config.pool()]) == list(range(1, 121))

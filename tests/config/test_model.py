@@ -1,0 +1,151 @@
+"""natproxy.config.model: defaults, and what a config answers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from natproxy.config import PortRange
+from tests.config.samples import ALLOW, load
+
+
+def test_defaults() -> None:
+    config = load(ALLOW)
+    assert config.public_host is None
+    assert config.listen.address == ("0.0.0.0",)
+    assert config.listen.ports is None
+    assert (config.aws.region, config.aws.endpoint_url, config.aws.role_arn) == (None, None, None)
+    assert (config.aws.refresh, config.aws.absent_after) == (15.0, 60.0)
+    assert (config.clients.tls, config.nodes.tls) == ("off", "auto")
+    assert (config.clients.max_connections, config.clients.max_connections_per_client) == (4096, 512)
+    times = config.timeouts
+    assert (times.connect, times.idle, times.keepalive, times.drain, times.stop) == (3.0, None, 30.0, 30.0, 5.0)
+    assert (config.admin.address, config.admin.port) == ("127.0.0.1", 9479)
+    assert config.state_dir == Path("/var/lib/natproxy")
+    assert (config.log.format, config.log.level, config.resolver, config.worker_count) == (None, "info", None, 1)
+
+
+def test_a_config_cannot_be_changed() -> None:
+    config = load(ALLOW)
+    for name, value in (("workers", 2), ("aws", None), ("more", 1)):
+        with pytest.raises(ValidationError):
+            setattr(config, name, value)
+
+
+def test_auto_workers_are_counted_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: pytest.fail("the file's check looks at the host"))
+    config = load(f"{ALLOW}workers: auto\n")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert config.worker_count == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert config.worker_count == 1
+
+
+@pytest.mark.parametrize(
+    ("addresses", "answer"),
+    [("127.0.0.1", True), ('["::1", 127.0.0.5]', True), ("[127.0.0.1, 10.0.0.1]", False), ("'::'", False)],
+)
+def test_listening_on_loopback_only(addresses: str, answer: bool) -> None:
+    assert load(f"{ALLOW}listen: {{address: {addresses}}}\n").is_loopback_only is answer
+
+
+def test_the_pool_is_what_nobody_names_for_himself() -> None:
+    config = load(f"""{ALLOW}
+listen: {{ports: 100-110}}
+caches: [{{id: a, ports: 98-101}}, {{id: b}}, {{tags: {{x: y}}, ports: 105}}]
+static: [{{name: s, port: 110, target: "h:1"}}]
+admin: {{port: 107}}
+""")
+    assert config.pool() == (102, 103, 104, 106, 108, 109)
+    assert config.candidate_ports(config.caches[0]) == (98, 99, 100, 101)
+    assert config.candidate_ports(config.caches[1]) == config.pool()
+
+
+def test_the_admin_port_stays_in_the_pool_where_it_can_be_listened_on_too() -> None:
+    text = "listen: {{address: {}, ports: 100-101}}\nadmin: {{port: 101}}\n"
+    assert load(text.format("127.0.0.2")).pool() == (100, 101)
+    assert load(text.format("127.0.0.1")).pool() == (100,)
+    assert load(ALLOW + text.format("'::'")).pool() == (100,)
+
+
+def test_without_a_pool_there_are_no_ports() -> None:
+    assert load(ALLOW).pool() == ()
+
+
+def test_a_cache_belongs_to_the_entry_with_its_id_then_to_the_first_whose_tags_it_has() -> None:
+    config = load(f"""{ALLOW}
+listen: {{ports: 6379-6478}}
+caches: [{{tags: {{env: dev, team: web}}}}, {{tags: {{env: dev}}}}, {{id: mine}}]
+""")
+    both, dev, mine = config.caches
+    assert config.entry_for("mine", {"env": "dev"}) is mine
+    assert config.entry_for("other", {"env": "dev", "team": "web", "more": ""}) is both
+    assert config.entry_for("other", {"env": "dev", "team": "app"}) is dev
+    assert config.entry_for("other", {"env": "prod"}) is None
+    assert config.entry_for("other", {}) is None
+
+
+def test_an_entry_s_own_values_replace_the_global_ones_key_by_key() -> None:
+    config = load("""
+clients: {allow: [198.51.100.27], max_connections: 10}
+nodes: {tls: off}
+timeouts: {idle: 1h, drain: 7s}
+caches:
+  - {id: a, ports: 1-2, clients: {tls: passthrough}, timeouts: {idle: null, connect: 1s}}
+  - {id: b, ports: 3-4, clients: {allow: 192.0.2.0/24, max_connections: 3}, nodes: {tls: auto}}
+static:
+  - {name: s, port: 5, target: "h:1", clients: {max_connections_per_client: 1}, timeouts: }
+""")
+    a, b = config.caches
+    (s,) = config.static
+    assert [str(network) for network in a.clients.allow or ()] == ["198.51.100.27/32"]
+    assert (a.clients.tls, a.clients.max_connections, a.nodes.tls) == ("passthrough", 10, "off")
+    assert (a.timeouts.idle, a.timeouts.drain, a.timeouts.connect) == (None, 7.0, 1.0)
+    assert [str(network) for network in b.clients.allow or ()] == ["192.0.2.0/24"]
+    assert (b.clients.tls, b.clients.max_connections, b.nodes.tls, b.timeouts) == ("off", 3, "auto", config.timeouts)
+    assert (s.clients.max_connections, s.clients.max_connections_per_client) == (10, 1)
+    assert s.timeouts == config.timeouts
+
+
+def test_only_limits_written_in_the_entry_are_its_own() -> None:
+    config = load("""
+clients: {allow: [198.51.100.27], max_connections: 10}
+caches:
+  - {id: a, ports: 1-2}
+  - {id: b, ports: 3-4, clients: {max_connections: 10}}
+  - {id: c, ports: 5, clients: {tls: off}}
+static:
+  - {name: s, port: 6, target: "h:1", clients: {max_connections_per_client: 1}}
+  - {name: t, port: 7, target: "h:1"}
+""")
+    assert [entry.has_own_limits for entry in config.caches] == [False, True, False]
+    assert [entry.has_own_limits for entry in config.static] == [True, False]
+
+
+def test_lists_may_be_one_value() -> None:
+    config = load("""
+listen: {address: "::1"}
+clients: {allow: 192.0.2.1}
+resolver: 10.0.0.2
+caches: [{id: a, ports: 6379, endpoints: primary}]
+""")
+    assert config.listen.address == ("::1",)
+    assert [str(network) for network in config.clients.allow or ()] == ["192.0.2.1/32"]
+    assert config.resolver == ("10.0.0.2",)
+    assert config.caches[0].endpoints == frozenset(("primary",))
+    assert config.caches[0].ports == PortRange(6379, 6379)
+
+
+def test_what_has_nothing_beneath_it_counts_as_not_written() -> None:
+    same = {"path": Path(), "warnings": ()}
+    written = load("listen:\naws:\ncaches:\nstatic:\nclients:\nnodes:\ntimeouts:\nadmin:\nlog:\n")
+    assert written.model_copy(update=same) == load("{}").model_copy(update=same)
+
+
+def test_the_public_ip_is_the_public_host_where_that_is_one() -> None:
+    assert load("public_host: 203.0.113.73").public_ip == "203.0.113.73"
+    assert load("public_host: cache.example").public_ip is None
+    assert load("{public_host: 203.0.113.73, public_ip: 203.0.113.74}").public_ip == "203.0.113.74"

@@ -1,0 +1,178 @@
+"""natproxy.config.structure: keys that are unknown, misspelt, wrong by themselves, or of a later version."""
+
+from __future__ import annotations
+
+import pytest
+
+from natproxy.config import structure
+from natproxy.config.loader import load_document
+from natproxy.config.structure import LATER, SECTIONS, read_structure
+from tests.config.samples import ALLOW, load, mistakes, only_mistake
+
+ENTRY = "caches:\n- {id: a, ports: 6379-6388, %s}\n"
+STATIC = 'static:\n- {name: a, port: 6379, target: "h:1", %s}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("tls: {certificate: /x.crt}", "1: tls: "),
+        ("tls: true", "1: tls: "),
+        ("portal: {port: 6378}", "1: portal: "),
+        ("portal: {allow: []}", "1: portal: "),
+        ("portal: {colour: null}", "1: portal: "),
+        ("rewrite: auto", "1: rewrite: "),
+        ("rewrite: redis", "1: rewrite: "),
+        ("rewrite: [off]", "1: rewrite: "),
+        ("admin: {tls: true}", "1: admin.tls: "),
+        ("admin: {allow: [192.0.2.1]}", "1: admin.allow: "),
+        ("admin: {address: 192.0.2.1}", "1: admin.address: "),
+        ("admin: {address: 0.0.0.0}", "1: admin.address: "),
+        ("clients: {tls: terminate}", "1: clients.tls: "),
+        ("clients: {certificates: [dev1]}", "1: clients.certificates: "),
+        ("nodes: {tls: on}", "1: nodes.tls: "),
+        ("nodes: {ca: /ca.crt}", "1: nodes.ca: "),
+        ("nodes: {server_name: x}", "1: nodes.server_name: "),
+        ("timeouts: {handshake: 5s}", "1: timeouts.handshake: "),
+        (ALLOW + ENTRY % "rewrite: redis", "3: caches[0].rewrite: "),
+        (ALLOW + ENTRY % "probe: {username: natproxy, password_file: /x}", "3: caches[0].probe: "),
+        (ALLOW + ENTRY % "clients: {tls: terminate}", "3: caches[0].clients.tls: "),
+        (ALLOW + ENTRY % "clients: {certificates: [dev1]}", "3: caches[0].clients.certificates: "),
+        (ALLOW + ENTRY % "nodes: {tls: on}", "3: caches[0].nodes.tls: "),
+        (ALLOW + ENTRY % "nodes: {ca: /ca.crt}", "3: caches[0].nodes.ca: "),
+        (ALLOW + ENTRY % "nodes: {server_name: x}", "3: caches[0].nodes.server_name: "),
+        (ALLOW + ENTRY % "timeouts: {handshake: 5s}", "3: caches[0].timeouts.handshake: "),
+        (ALLOW + STATIC % "rewrite: auto", "3: static[0].rewrite: "),
+        (ALLOW + STATIC % "clients: {tls: terminate}", "3: static[0].clients.tls: "),
+        (ALLOW + STATIC % "clients: {certificates: [dev1]}", "3: static[0].clients.certificates: "),
+        (ALLOW + STATIC % "nodes: {tls: on}", "3: static[0].nodes.tls: "),
+        (ALLOW + STATIC % "nodes: {ca: /ca.crt}", "3: static[0].nodes.ca: "),
+        (ALLOW + STATIC % "nodes: {server_name: x}", "3: static[0].nodes.server_name: "),
+        (ALLOW + STATIC % "timeouts: {handshake: 5s}", "3: static[0].timeouts.handshake: "),
+    ],
+)
+def test_what_later_versions_do_is_refused_by_name(text: str, found: str) -> None:
+    said = only_mistake(text)
+    assert said.startswith(found)
+    assert " is not in this version of natproxy; " in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tls: null",
+        "tls: {certificate: null, key: null, client_ca: null, crl: null, min_version: null}",
+        "portal: {port: null, allow: null}",
+        "rewrite: off",
+        "rewrite:",
+        "admin: {tls: false, allow: null, address: '::1'}",
+        "clients: {certificates: null, tls: off}",
+        "nodes: {ca: null, server_name: null, tls: off}",
+        ALLOW + ENTRY % "rewrite: off, probe: null, clients: {certificates: null, tls: passthrough}, nodes: {ca: null}",
+    ],
+)
+def test_what_asks_for_nothing_may_be_written(text: str) -> None:
+    load(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("cache: []", "1: cache: is an unknown key; did you mean caches?"),
+        ("listen: {adress: 127.0.0.1}", "1: listen.adress: is an unknown key; did you mean address?"),
+        ("timeouts: {keep_alive: 1s}", "1: timeouts.keep_alive: is an unknown key; did you mean keepalive?"),
+        ("absent_after: 1s", "1: absent_after: is an unknown key; did you mean aws.absent_after?"),
+        ("allow: 192.0.2.1", "1: allow: is an unknown key; did you mean clients.allow?"),
+        ("aws: {drain: 1s}", "1: aws.drain: is an unknown key; did you mean timeouts.drain?"),
+        ("rewrit: off", "1: rewrit: is an unknown key; did you mean rewrite?"),
+        ("log: {colour: red}", "1: log.colour: is an unknown key; known here: format, level"),
+        ("log: {on: true}", "1: log.on: is an unknown key; known here: format, level"),
+        (ALLOW + ENTRY % "port: 1", "3: caches[0].port: is an unknown key; did you mean ports?"),
+        (ALLOW + ENTRY % "has_own_limits: x", "3: caches[0].has_own_limits: is an unknown key; known here: "),
+        (ALLOW + STATIC % "ports: 1", "3: static[0].ports: is an unknown key; did you mean port?"),
+        ("path: /x", "1: path: is an unknown key; "),
+        ("warnings: []", "1: warnings: is an unknown key; "),
+        ('"a\\nb": 1', r"1: 'a\nb': is an unknown key; "),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_one_that_was_meant(text: str, found: str) -> None:
+    assert only_mistake(text).startswith(found)
+
+
+def test_a_misspelt_key_is_the_only_thing_complained_of() -> None:
+    said = only_mistake("clients: {alow: [198.51.100.27/32]}\ncaches: [{id: a, ports: 1-2}]")
+    assert said == "1: clients.alow: is an unknown key; did you mean allow?"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("listen: 6379", "1: listen: must be a mapping (key: value)"),
+        ("listen: []", "1: listen: must be a mapping (key: value)"),
+        ("caches: my-redis", "1: caches: must be a list"),
+        ("caches: {id: my-redis}", "1: caches: must be a list"),
+        ("caches: false", "1: caches: must be a list"),
+        ("static: ''", "1: static: must be a list"),
+        ("caches:\n- my-redis", "2: caches[0]: must be a mapping (key: value)"),
+        ("caches:\n-", "2: caches[0]: has no value: write one, or leave the key out"),
+        ("listen: {address: null}", "1: listen.address: has no value: write one, or leave the key out"),
+        ("listen: {address: []}", "1: listen.address: is empty: write at least one address"),
+        ("listen: {address: {a: b}}", "1: listen.address: must be a list"),
+        ("clients: {allow: []}", "1: clients.allow: is empty: write at least one network"),
+        ("clients:\n  allow:\n  - 192.0.2.1\n  - [192.0.2.2]", "4: clients.allow[1]: must be an IP address or network"),
+        ("clients: {allow: true}", "1: clients.allow: must be an IP address or network"),
+        ("clients: {max_connections: 0}", "1: clients.max_connections: must be between 1 and 1000000"),
+        ("workers: 0", "1: workers: must be between 1 and 256 (or auto: one for each processor)"),
+        ("state_dir: var", "1: state_dir: must be an absolute path, such as /var/lib/natproxy"),
+        ("aws: {refresh: 0s}", "1: aws.refresh: must be more than zero"),
+        ("aws:\n  refresh:", "2: aws.refresh: has no value: write a duration such as"),
+        ("timeouts: {connect: 0s}", "1: timeouts.connect: must be more than zero"),
+        ("timeouts: {idle: 0s}", "1: timeouts.idle: must be more than zero"),
+        ("timeouts: {keepalive: 500ms}", "1: timeouts.keepalive: must be between 1s and 9h"),
+        ("log: {level: loud}", "1: log.level: must be debug, info, warning or error"),
+        ("log: {format: true}", "1: log.format: must be text or json"),
+        ("resolver: [10.0.0.2, dns]", "1: resolver[1]: must be the IP address of a DNS server"),
+        (ALLOW + ENTRY % "endpoints: [nodes, writer]", "3: caches[0].endpoints[1]: must be nodes, primary, reader or"),
+        (ALLOW + ENTRY % "endpoints: []", "3: caches[0].endpoints: is empty: write at least one of nodes"),
+        ("caches:\n- {tags: {}, ports: 1-2}", "2: caches[0].tags: is empty: write at least one tag"),
+        ("caches:\n- {tags: dev, ports: 1-2}", "2: caches[0].tags: must be a mapping (key: value)"),
+        ("caches:\n- tags:\n    env: true\n  ports: 1-2", "3: caches[0].tags.env: must be text: put it in quotes"),
+    ],
+)
+def test_a_value_that_is_wrong_by_itself(text: str, found: str) -> None:
+    said = [one for one in mistakes(text) if "could connect" not in one]
+    assert len(said) == 1, said
+    assert said[0].startswith(found)
+
+
+def test_zero_is_allowed_where_it_means_at_once() -> None:
+    assert load("timeouts: {drain: 0s, stop: 0s}").timeouts.drain == 0.0
+
+
+def test_keys_that_must_be_there_are_named() -> None:
+    assert mistakes(f"{ALLOW}static:\n- {{name: a}}\n- port: 1\n") == [
+        "3: static[0]: port is missing",
+        "3: static[0]: target is missing",
+        "4: static[1]: name is missing",
+        "4: static[1]: target is missing",
+    ]
+
+
+def test_a_value_that_was_taken_out_is_not_called_missing() -> None:
+    said = only_mistake(
+        f"{ALLOW}static:\n- {{name: a, port: x, target: 'h:1'}}\n- {{name: b, port: 2, target: 'h:1'}}\n"
+    )
+    assert said == "3: static[0].port: must be a whole number"
+
+
+def test_every_section_and_later_key_has_its_place() -> None:
+    for later in LATER:
+        assert later.place[:-1] in SECTIONS
+        assert later.place[-1] not in SECTIONS[later.place[:-1]].model_fields
+
+
+def test_a_file_that_cannot_be_mended_is_still_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structure, "_mend", lambda tree, details, place: iter([place]))
+    draft = read_structure(load_document("workers: 0\n"))
+    assert [finding.place for finding in draft.findings] == [("workers",)]
+    assert draft.unsure == {()}
