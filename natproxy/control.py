@@ -16,8 +16,9 @@ from natproxy.errors import ControlError, ReleaseError, StateError
 SOCKET_NAME = "control.sock"
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
-_QUICK_SECONDS = 10.0
-_RELOAD_SECONDS = 120.0
+QUICK_SECONDS = 10.0
+RELOAD_SECONDS = 120.0
+"""How long to wait for an answer; for a reload's verdict longer."""
 
 Document = TypeVar("Document", RoutesDocument, PortsDocument, ReloadVerdict)
 
@@ -46,7 +47,7 @@ class Control:
 
     def reload(self) -> ReloadVerdict:
         """Ask for a reload and wait for the verdict."""
-        return self._document("POST", "/reload", ReloadVerdict, seconds=_RELOAD_SECONDS)
+        return self._document("POST", "/reload", ReloadVerdict)
 
     def release(self, name: str) -> str:
         """Give the port of ``name`` back; return what was done. Raises ReleaseError or StateError."""
@@ -60,8 +61,8 @@ class Control:
             raise StateError(answer["error"])
         raise _strange("POST", "/ports/release", f"status {status}")
 
-    def _document(self, method: str, path: str, kind: type[Document], *, seconds: float = _QUICK_SECONDS) -> Document:
-        body = self._expect(method, path, seconds=seconds)
+    def _document(self, method: str, path: str, kind: type[Document]) -> Document:
+        body = self._expect(method, path)
         try:
             document = msgspec.json.decode(body, type=kind)
         except (msgspec.MsgspecError, ValueError) as error:
@@ -72,15 +73,14 @@ class Control:
             raise ControlError(message)
         return document
 
-    def _expect(self, method: str, path: str, *, seconds: float = _QUICK_SECONDS) -> bytes:
-        status, body = self._request(method, path, seconds=seconds)
+    def _expect(self, method: str, path: str) -> bytes:
+        status, body = self._request(method, path)
         if status != 200:
             raise _strange(method, path, f"status {status}")
         return body
 
-    def _request(
-        self, method: str, path: str, body: bytes | None = None, *, seconds: float = _QUICK_SECONDS
-    ) -> tuple[int, bytes]:
+    def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        seconds = RELOAD_SECONDS if path == "/reload" else QUICK_SECONDS
         connection = _UnixConnection(self._path, seconds)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})

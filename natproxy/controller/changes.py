@@ -48,11 +48,12 @@ def _find(old: Mapping[RouteKey, _Item], new: Mapping[RouteKey, _Item], returned
             yield Change(NodeChange.RETURNED if key in returned else NodeChange.ADDED, key, after=_text(endpoint))
             continue
         endpoint_before, role_before = old[key]
-        if endpoint != endpoint_before:
+        # A node that gets its first endpoint has only now been made: that was told when it was added.
+        if endpoint != endpoint_before and endpoint_before is not None:
             yield Change(NodeChange.ADDRESS, key, _text(endpoint_before), _text(endpoint))
         if role != role_before and role is not None and role_before is not None:
             yield Change(NodeChange.ROLE, key, role_before, role)
-    for key in old.keys() - new.keys():
+    for key in sorted(old.keys() - new.keys()):
         yield Change(NodeChange.GONE, key)
 
 

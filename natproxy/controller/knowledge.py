@@ -29,7 +29,10 @@ SAVE_ADDRESSES_SECONDS = 30.0
 
 
 class Knowledge:
-    """What exists, as far as is known. ``clock`` is monotonic, ``unix_time`` the time of day."""
+    """What exists, as far as is known. ``clock`` is monotonic, ``unix_time`` the time of day.
+
+    ``on_save_failure`` is called whenever the state file could not be written.
+    """
 
     def __init__(
         self,
@@ -37,11 +40,13 @@ class Knowledge:
         state_file: StateFile,
         state: State,
         *,
+        on_save_failure: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
         self._state_file = state_file
+        self._on_save_failure = on_save_failure
         self._clock = clock
         self._unix_time = unix_time
         self.known = select(Known(state.snapshot), config)
@@ -54,7 +59,8 @@ class Knowledge:
         self.save_error: str | None = None
         self._memcached_versions = dict(state.memcached_versions)
         self._rotating: frozenset[str] = frozenset()
-        self._addresses_saved_at = float("-inf")
+        self._saved_at = float("-inf")
+        self._saved_snapshot: Snapshot | None = None
         self._errors: Mapping[RouteKey, str] = {}
         for host, addresses in state.addresses.items():
             self.book[host] = observe(None, addresses, clock(), always_rotates=False)
@@ -111,7 +117,8 @@ class Knowledge:
         assignment = assign_ports(self.portmap, self.snapshot, self.config, self._unix_time())
         errors = dict(assignment.errors)
         try:
-            self._save(assignment.portmap)
+            if self._is_unsaved(assignment.portmap):
+                self._save(assignment.portmap)
         except StateError as error:
             errors.update(self._hold_unsaved(assignment.portmap, error))
         else:
@@ -143,7 +150,7 @@ class Knowledge:
 
     def save_addresses(self) -> None:
         """Write changed addresses down, not too often. A failure is logged and shown, and tried again."""
-        if self._clock() - self._addresses_saved_at < SAVE_ADDRESSES_SECONDS and self.save_error is None:
+        if self._clock() - self._saved_at < SAVE_ADDRESSES_SECONDS and self.save_error is None:
             return
         try:
             self._save(self.portmap)
@@ -152,16 +159,27 @@ class Knowledge:
                 event(_log, logging.ERROR, "state cannot be saved", error=error)
             self.save_error = str(error)
 
+    def _is_unsaved(self, portmap: PortMap) -> bool:
+        """Tell whether there is more to write down than addresses, which have their own pace."""
+        is_same = portmap == self.portmap and replace(self.snapshot, notes=()) == self._saved_snapshot
+        return not is_same or self.save_error is not None
+
     def _save(self, portmap: PortMap) -> None:
         """Write all of it down; only then is ``portmap`` what counts."""
+        snapshot = replace(self.snapshot, notes=())
         state = State(
             portmap=portmap,
-            snapshot=replace(self.snapshot, notes=()),
+            snapshot=snapshot,
             addresses={host: addresses.current for host, addresses in sorted(self.book.items())},
             memcached_versions=self._memcached_versions,
         )
-        self._state_file.save(state)
-        self._addresses_saved_at = self._clock()
+        try:
+            self._state_file.save(state)
+        except StateError:
+            self._on_save_failure()
+            raise
+        self._saved_at = self._clock()
+        self._saved_snapshot = snapshot
         self.portmap = portmap
         if self.save_error is not None:
             event(_log, logging.INFO, "state can be saved again")

@@ -25,8 +25,11 @@ class Prober:
     def __init__(self, on_answer: Callable[[Address, bool], None], seconds: float = PROBE_SECONDS) -> None:
         self._on_answer = on_answer
         self._seconds = seconds
-        self._due: dict[Address, float] = {}
         self._timeouts: dict[Address, float] = {}
+        """All that are in doubt."""
+        self._due: dict[Address, float] = {}
+        """When to ask those again that have been asked."""
+        self._being_asked: set[Address] = set()
         self._places = asyncio.Semaphore(AT_ONCE)
         self._tasks = TaskOwner(lambda name, error: event(_log, logging.ERROR, "task failed", task=name, error=error))
 
@@ -36,20 +39,26 @@ class Prober:
         self._due = {address: due for address, due in self._due.items() if address in self._timeouts}
         now = asyncio.get_running_loop().time()
         for address, timeout_seconds in self._timeouts.items():
-            if self._due.get(address, 0.0) <= now:
-                self._due[address] = now + timeout_seconds + self._seconds
+            # One question at a time for each, or many that do not answer would pile up more than ever get a place.
+            if address not in self._being_asked and self._due.get(address, now) <= now:
+                self._being_asked.add(address)
                 self._tasks.start(f"probe {address}", self._probe(address, timeout_seconds))
 
     async def _probe(self, address: Address, timeout_seconds: float) -> None:
-        async with self._places:
-            answers = await _answers(address, timeout_seconds)
-        if address in self._due:
+        try:
+            async with self._places:
+                if address not in self._timeouts:
+                    return
+                answers = await _answers(address, timeout_seconds)
+        finally:
+            self._being_asked.discard(address)
+        if address in self._timeouts:
             self._due[address] = asyncio.get_running_loop().time() + self._seconds
             self._on_answer(address, answers)
 
     async def close(self) -> None:
         """Ask no more."""
-        self._due.clear()
+        self._timeouts.clear()
         await self._tasks.cancel_all()
 
 

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from natproxy.controller.logs import event
 from natproxy.discover.parse import Failure, RawAnswers
@@ -24,6 +25,15 @@ SHORTEST_SECONDS = 2.0
 """A hint cannot make AWS be asked sooner than this after the last answer."""
 PATIENT_REASONS = frozenset({DiscoveryFailure.THROTTLED})
 """After these a hint does not shorten the wait."""
+
+
+class Taken(NamedTuple):
+    """What ``take`` made of an answer."""
+
+    is_new: bool
+    """It told something that was not known."""
+    is_complete: bool
+    """It told of everything that the config asks for; what failed beside it is nobody's concern."""
 
 
 def pause_seconds(refresh_seconds: float, failures: int, chance: float) -> float:
@@ -47,12 +57,15 @@ def spacing_seconds(refresh_seconds: float, fruitless_hints: int) -> float:
 
 
 class Discovery:
-    """Runs ``fetch`` in a loop and hands what it returns to ``take``, which says whether anything was new."""
+    """Runs ``fetch`` in a loop and hands what it returns to ``take``.
+
+    ``on_failure`` is called once for each round that was not complete, with the failure that came first in it.
+    """
 
     def __init__(
         self,
         fetch: Callable[[], Awaitable[RawAnswers]],
-        take: Callable[[RawAnswers], bool],
+        take: Callable[[RawAnswers], Taken],
         on_failure: Callable[[Failure], None],
         refresh_seconds: Callable[[], float],
         chance: Callable[[], float] = random.random,
@@ -66,6 +79,7 @@ class Discovery:
         self._hurried = asyncio.Event()
         self._fruitless_hints = 0
         self._failures = 0
+        self._is_patient = False
         self._told: tuple[str, ...] = ()
 
     def hint(self) -> None:
@@ -80,29 +94,35 @@ class Discovery:
     async def run(self) -> None:
         """Ask for ever."""
         while True:
-            failure = await self.run_once()
-            await self._rest(failure)
+            await self.run_once()
+            await self._rest()
 
-    async def run_once(self) -> Failure | None:
-        """Ask once and act on the answer; return what failed, if anything did."""
-        was_hinted = self._woken.is_set()
+    async def run_once(self) -> None:
+        """Ask once and act on the answer."""
+        was_hinted = self._woken.is_set() and not self._hurried.is_set()
         self._woken.clear()
         self._hurried.clear()
-        failures: tuple[Failure, ...]
-        is_new = False
+        failures, taken = await self._round()
+        is_new = taken is not None and taken.is_new
+        self._fruitless_hints = self._fruitless_hints + 1 if was_hinted and not is_new else 0
+        self._is_patient = any(failure.reason in PATIENT_REASONS for failure in failures)
+        # One listing that is denied for good must not slow down what the others tell.
+        self._failures = self._failures + 1 if taken is None or self._is_patient else 0
+        if failures and not (taken is not None and taken.is_complete):
+            self._on_failure(failures[0])
+        self._tell(failures)
+
+    async def _round(self) -> tuple[tuple[Failure, ...], Taken | None]:
         try:
             answers = await self._fetch()
+            return answers.failures, self._take(answers)
         except DiscoveryError as error:
-            failures = (Failure("", error.reason, str(error)),)
-        else:
-            failures = answers.failures
-            is_new = self._take(answers)
-        self._fruitless_hints = self._fruitless_hints + 1 if was_hinted and not is_new else 0
-        self._failures = self._failures + 1 if failures else 0
-        for failure in failures:
-            self._on_failure(failure)
-        self._tell(failures)
-        return failures[0] if failures else None
+            return (Failure("", error.reason, str(error)),), None
+        except Exception as error:
+            # A mistake of our own, brought to light by what AWS said: the next answer may be another one.
+            event(_log, logging.ERROR, "the answer of AWS could not be taken in", exc_info=True)
+            message = f"{type(error).__name__}: {error}"
+            return (Failure("", DiscoveryFailure.NONSENSE, message),), None
 
     def _tell(self, failures: tuple[Failure, ...]) -> None:
         """Log each trouble once, and its end."""
@@ -121,11 +141,10 @@ class Discovery:
             event(_log, logging.INFO, "discovery works again")
         self._told = told
 
-    async def _rest(self, failure: Failure | None) -> None:
+    async def _rest(self) -> None:
         refresh = self._refresh_seconds()
         pause = pause_seconds(refresh, self._failures, self._chance())
-        is_patient = failure is not None and failure.reason in PATIENT_REASONS
-        least = pause if is_patient else min(pause, spacing_seconds(refresh, self._fruitless_hints))
+        least = pause if self._is_patient else min(pause, spacing_seconds(refresh, self._fruitless_hints))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(least):
                 await self._hurried.wait()

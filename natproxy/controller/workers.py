@@ -8,7 +8,7 @@ import itertools
 import logging
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -26,6 +26,9 @@ SILENT_SECONDS = 15.0
 RESTART_SECONDS = 1.0
 """Between the end of a worker and the start of the one that replaces it, so that a crash loop costs little."""
 KILL_SECONDS = 2.0
+AWAY_SECONDS = 5.0
+"""When this process itself did not run for so long (a blocked disk, a paused machine), nobody's silence counts."""
+WORKER_COMMAND = (sys.executable, "-P", "-m", "natproxy.worker.process")
 
 OnMessage = Callable[[int, messages.Up], None]
 OnLoss = Callable[[int, str], None]
@@ -41,16 +44,25 @@ class Worker:
         self.process = process
         self.channel = channel
         self.is_ready = asyncio.Event()
+        """Set too when it has ended: nobody need wait any longer."""
+        self.status: int | None = None
+        """How it ended, as subprocess.Popen.returncode tells it; None while it runs."""
         self.has_stopped = False
         self.heard_at = asyncio.get_running_loop().time()
         self.is_writing = False
 
 
 class Workers:
-    """Keeps ``count`` workers running and tells each of them the same."""
+    """Keeps ``count`` workers running and tells each of them the same.
 
-    def __init__(self, count: int, on_message: OnMessage, on_loss: OnLoss) -> None:
+    ``command`` is what runs one; the descriptor of its channel is appended.
+    """
+
+    def __init__(
+        self, count: int, on_message: OnMessage, on_loss: OnLoss, command: Sequence[str] = WORKER_COMMAND
+    ) -> None:
         self._count = count
+        self._command = command
         self._on_message = on_message
         self._on_loss = on_loss
         self._workers: dict[int, Worker] = {}
@@ -58,6 +70,8 @@ class Workers:
         self._served: dict[int, Served] = {}
         self._policy = messages.Policy(log_connections=True)
         self._is_stopping = False
+        self._starting: Worker | None = None
+        self._looked_at = float("-inf")
         self._tasks = TaskOwner(lambda name, error: event(_log, logging.ERROR, "task failed", task=name, error=error))
 
     @property
@@ -73,47 +87,67 @@ class Workers:
     async def start(self) -> None:
         """Start all and wait until each is ready. Raises NatproxyError."""
         for _ in range(self._count):
-            worker = await self._spawn()
             try:
+                self._starting = worker = await self._spawn()
                 async with asyncio.timeout(START_SECONDS):
                     await worker.is_ready.wait()
-            except TimeoutError:
-                message = f"a worker did not start within {START_SECONDS:g} s"
-                raise NatproxyError(message) from None
+            except OSError as error:  # TimeoutError is one
+                why = f"it was not ready within {START_SECONDS:g} s" if isinstance(error, TimeoutError) else str(error)
+                message = f"a worker cannot be started: {why}"
+                raise NatproxyError(message) from error
+            if worker.status is not None:
+                message = f"a worker cannot be started: it {_how_ended(worker.status)}"
+                raise NatproxyError(message)
+        self._starting = None
 
     async def _spawn(self) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "natproxy.worker.process",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-            )
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    str(theirs.fileno()),
+                    pass_fds=[theirs.fileno()],
+                    stdin=asyncio.subprocess.DEVNULL,
+                )
+        except BaseException:
+            ours.close()
+            raise
         worker = Worker(next(self._numbers), process, controller_end(ours))
         self._workers[worker.number] = worker
         loop = asyncio.get_running_loop()
         loop.add_reader(worker.channel.fileno(), self._readable, worker)
         self._send(worker, self._policy)
-        for serve, sockets in self._served.values():
-            self._send(worker, serve, sockets)
+        if self._is_stopping:  # it was asked for before the stop
+            self._send(worker, messages.Stop(0.0))
+        else:
+            for serve, sockets in self._served.values():
+                self._send(worker, serve, sockets)
         self._tasks.start(f"wait for worker {worker.number}", self._reap(worker))
         return worker
 
     async def _reap(self, worker: Worker) -> None:
-        status = await worker.process.wait()
+        worker.status = await worker.process.wait()
         self._readable(worker)  # its last words
         self._forget(worker)
-        if self._is_stopping or worker.has_stopped:
-            return
-        why = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        self._on_loss(worker.number, why)
-        await asyncio.sleep(RESTART_SECONDS)
-        if not self._is_stopping:
-            await self._spawn()
+        is_starting = worker is self._starting and not worker.is_ready.is_set()
+        worker.is_ready.set()
+        if not (self._is_stopping or worker.has_stopped or is_starting):
+            self._on_loss(worker.number, _how_ended(worker.status))
+            await self._replace()
+
+    async def _replace(self) -> None:
+        """Start another worker, however often that has to be tried."""
+        while True:
+            await asyncio.sleep(RESTART_SECONDS)
+            if self._is_stopping:
+                return
+            try:
+                await self._spawn()
+            except OSError as error:
+                event(_log, logging.ERROR, "worker not started, it will be tried again", error=error)
+            else:
+                return
 
     def _forget(self, worker: Worker) -> None:
         if self._workers.pop(worker.number, None) is not None:
@@ -133,9 +167,7 @@ class Workers:
         try:
             received = worker.channel.receive()
         except ChannelError:
-            # Its end is told by ``_reap``; one that lives on without its channel is of no use.
-            self._stop_watching(worker)
-            self._kill(worker)
+            self._give_up(worker)
             return
         if received:
             worker.heard_at = asyncio.get_running_loop().time()
@@ -166,14 +198,25 @@ class Workers:
             worker.channel.flush()
             self._watch_writing(worker)
             return
+        self._give_up(worker)
+
+    def _give_up(self, worker: Worker) -> None:
+        """One that lives on without its channel is of no use. Its end is told by ``_reap``."""
         self._stop_watching(worker)
+        self._kill(worker)
 
     def _kill(self, worker: Worker) -> None:
         with contextlib.suppress(ProcessLookupError):
             worker.process.kill()
 
     def kill_silent(self) -> None:
-        """Kill workers that hang; they are replaced as any that died."""
+        """Kill workers that hang; they are replaced as any that died. To be called about once a second."""
+        now = asyncio.get_running_loop().time()
+        was_away, self._looked_at = now - self._looked_at > AWAY_SECONDS, now
+        if was_away:
+            # What they said meanwhile has not been read, or they were paused as well.
+            for worker in self._workers.values():
+                worker.heard_at = now
         for number in self.silent():
             event(
                 _log, logging.ERROR, "worker hangs and is killed", worker=number, pid=self._workers[number].process.pid
@@ -183,12 +226,13 @@ class Workers:
     # What they are told.
 
     def serve(self, serve: messages.Serve, sockets: Sequence[socket.socket]) -> None:
-        """Serve a port, or serve it by new values."""
-        is_new = serve.port not in self._served
-        self._served[serve.port] = (with_sockets := _with_sockets(serve, len(sockets)), sockets)
+        """Serve a port, or serve it by new values; then the sockets it was first served with stay."""
+        known = self._served.get(serve.port)
+        kept = sockets if known is None else known[1]  # for workers yet to come
+        self._served[serve.port] = (with_sockets := _with_sockets(serve, len(kept)), kept)
         for worker in self._workers.values():
-            if is_new:
-                self._send(worker, with_sockets, sockets)
+            if known is None:
+                self._send(worker, with_sockets, kept)
             else:
                 self._send(worker, _with_sockets(serve, 0))
 
@@ -215,15 +259,19 @@ class Workers:
         """Let live connections end for ``seconds``, then end every worker."""
         self._is_stopping = True
         self._broadcast(messages.Stop(seconds))
-        processes = [worker.process for worker in self._workers.values()]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds + KILL_SECONDS):
-                await _all_ended(processes)
+                await self._all_ended()
         self.kill_all()
-        await _all_ended(processes)
+        await self._all_ended()
         await self._tasks.cancel_all()
         for worker in list(self._workers.values()):
             self._forget(worker)
+
+    async def _all_ended(self) -> None:
+        while processes := [worker.process for worker in self._workers.values() if worker.status is None]:
+            await asyncio.gather(*(process.wait() for process in processes))
+            await asyncio.sleep(0)  # for ``_reap`` to take note
 
     def kill_all(self) -> None:
         """End every worker at once."""
@@ -240,5 +288,5 @@ def _with_sockets(serve: messages.Serve, count: int) -> messages.Serve:
     return serve if serve.sockets == count else msgspec.structs.replace(serve, sockets=count)
 
 
-async def _all_ended(processes: Iterable[asyncio.subprocess.Process]) -> None:
-    await asyncio.gather(*(process.wait() for process in processes))
+def _how_ended(status: int) -> str:
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -309,24 +310,29 @@ async def test_stopping_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_it_serves_and_stops_on_either_loop(tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    async def life() -> None:
-        served = Served(Source(), tmp_path / "control.sock")
-        await served.start()
-        assert (await served.tcp("GET /routes")).status == 200
-        assert (await served.control("GET /ports")).status == 200
-        assert (await served.control("POST /ports/release", b'{"name": "x"}')).status == 200
-        assert (await served.raw(b"garbage\r\n\r\n")).headers["server"] == "natproxy"
+    async def life(stack: AsyncExitStack) -> None:
+        first, second = (Served(Source(), tmp_path / "control.sock") for _ in range(2))
+        stack.push_async_callback(first.admin.stop)
+        stack.push_async_callback(second.admin.stop)
+        await first.start()
+        assert (await first.tcp("GET /routes")).status == 200
+        assert (await first.control("GET /ports")).status == 200
+        assert (await first.control("POST /ports/release", b'{"name": "x"}')).status == 200
+        assert (await first.raw(b"garbage\r\n\r\n")).headers["server"] == "natproxy"
         with pytest.raises(NatproxyError, match="in use"):
-            await Admin(Source()).start("127.0.0.1", served.port)
+            await second.admin.start("127.0.0.1", first.port)
         with pytest.raises(NatproxyError, match="another natproxy"):
-            await Admin(Source()).start_control(served.path)
-        after = Served(Source(), tmp_path / "control.sock")
-        served.path.unlink()
-        await after.start()
-        await served.admin.stop()
-        assert (await after.control("GET /ports")).status == 200
-        await after.admin.stop()
-        assert not served.path.exists()
+            await second.admin.start_control(first.path)
+        first.path.unlink()
+        await second.start()
+        await first.admin.stop()
+        assert (await second.control("GET /ports")).status == 200
+        await second.admin.stop()
+        assert not second.path.exists()
+
+    async def whole_life() -> None:
+        async with AsyncExitStack() as stack:
+            await life(stack)
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(life())
+        runner.run(whole_life())

@@ -1,0 +1,101 @@
+"""A cloud for each test, and natproxy processes that have to end as they should."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenarios.daemon import Daemon
+from tests.standins.cloud import Cloud
+
+
+class Natproxies:
+    """Makes daemons; at the end each is stopped, and what it said is looked at."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.made: list[Daemon] = []
+
+    def prepare(self, cloud: Cloud | None = None, *, environ: Mapping[str, str] | None = None, **config: Any) -> Daemon:
+        """Return a daemon that is not started yet. ``config``: the config file's keys."""
+        directory = self._directory / str(len(self.made))
+        directory.mkdir()
+        if cloud is not None:
+            config.setdefault("resolver", cloud.resolver)
+        found = environ if environ is not None else cloud.environ if cloud is not None else {}
+        daemon = Daemon(directory, found, config)
+        self.made.append(daemon)
+        return daemon
+
+    def __call__(self, cloud: Cloud | None = None, **config: Any) -> Daemon:
+        """Return a daemon that is ready, and where there are caches, has heard of them."""
+        daemon = self.prepare(cloud, **config).start()
+        if daemon.config.get("caches"):
+            daemon.wait_for_log("port opened")
+        return daemon
+
+    def finish(self) -> None:
+        """Stop all that still run, as an operator would, and judge."""
+        verdicts = [verdict for daemon in self.made for verdict in _verdicts(daemon)]
+        for number, daemon in enumerate(self.made):
+            daemon.close()
+            print(f"--- the log of natproxy {number}")
+            for line in daemon.log.all():
+                print(line)
+            print(*daemon.strange_lines, sep="")
+        assert not verdicts, "\n".join(verdicts)
+
+
+def _verdicts(daemon: Daemon) -> Iterator[str]:
+    if daemon.is_running:
+        if status := daemon.stop():
+            yield f"natproxy ended with {status}, not 0"
+        yield from (f"natproxy wrote: {line}" for line in daemon.strange_lines)
+    for line in daemon.log.all():
+        if line["level"] == "critical" or "traceback" in line or "task" in line:
+            yield f"natproxy logged: {line}"
+    yield from (f"natproxy wrote: {line}" for line in daemon.strange_lines if "Traceback" in line)
+
+
+@pytest.fixture
+def natproxy() -> Iterator[Natproxies]:
+    with tempfile.TemporaryDirectory(prefix="natproxy-") as directory:
+        natproxies = Natproxies(Path(directory))
+        try:
+            yield natproxies
+        finally:
+            natproxies.finish()
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    with Cloud() as made:
+        yield made
+
+
+@pytest.fixture
+def echo_cloud() -> Iterator[Cloud]:
+    """Nodes that say what they are told: quick to make by the hundred, and they take any bytes."""
+    with Cloud(backing="echo") as made:
+        yield made
+
+
+@pytest.fixture
+def paper_cloud() -> Iterator[Cloud]:
+    """AWS and DNS tell of nodes; nobody listens there."""
+    with Cloud(backing="none") as made:
+        yield made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def many_descriptors() -> Iterator[None]:
+    """Thousands of connections need as many descriptors here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
