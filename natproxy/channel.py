@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -39,6 +39,8 @@ class Channel(Generic[T]):
         self._outgoing_bytes = 0
         self._incoming = bytearray()
         self._incoming_fds: deque[int] = deque()
+        self._end: ChannelError | None = None
+        """Why nothing more will come."""
 
     def fileno(self) -> int:
         """Return the descriptor to be watched."""
@@ -62,8 +64,10 @@ class Channel(Generic[T]):
         if len(fds) > _MAX_FDS:
             raise ChannelError(f"{len(fds)} descriptors do not fit one message")
         body = self._encoder.encode(message)
+        if len(body) > MAX_FRAME_BYTES:
+            raise ChannelError(f"a message of {len(body)} bytes is too long")
         frame = memoryview(len(body).to_bytes(4, "big") + body)
-        self._outgoing.append((frame, tuple(os.dup(fd) for fd in fds)))
+        self._outgoing.append((frame, _duplicates(fds)))
         self._outgoing_bytes += len(frame)
         self.flush()
 
@@ -88,10 +92,21 @@ class Channel(Generic[T]):
     def receive(self) -> list[tuple[T, list[int]]]:
         """Return the messages that have arrived, each with the descriptors that belong to it (now the caller's).
 
-        Raises ChannelError at EOF and where the framing is broken.
+        Raises ChannelError where the framing is broken, and at EOF, once what came before has been returned.
         """
-        self._read_all()
+        if self._end is None:
+            self._read_all()
         messages: list[tuple[T, list[int]]] = []
+        try:
+            self._take_frames(messages)
+        except ChannelError:
+            _close_all(fd for _, fds in messages for fd in fds)
+            raise
+        if not messages and self._end is not None:
+            raise self._end
+        return messages
+
+    def _take_frames(self, messages: list[tuple[T, list[int]]]) -> None:
         start = 0
         while len(self._incoming) - start >= 4:
             length = int.from_bytes(self._incoming[start : start + 4], "big")
@@ -103,29 +118,35 @@ class Channel(Generic[T]):
             start += 4 + length
             messages.append(self._decode(body))
         del self._incoming[:start]
-        return messages
 
     def _read_all(self) -> None:
         while True:
             try:
-                data, ancillary, _, _ = self._sock.recvmsg(_READ_BYTES, socket.CMSG_SPACE(_MAX_FDS * 4))
+                data, ancillary, flags, _ = self._sock.recvmsg(
+                    _READ_BYTES, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
+                )
             except BlockingIOError:
                 return
             except OSError as error:
-                raise ChannelError(f"the other process is gone: {error}") from error
+                self._end = ChannelError(f"the other process is gone: {error}")
+                return
             for level, kind, payload in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                     fds = array.array("i")
                     fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
                     self._incoming_fds.extend(fds)
+            if flags & socket.MSG_CTRUNC:
+                # The sockets of a later message would be taken for the missing ones.
+                raise ChannelError("sockets were lost on their way: this process has no descriptors left for them")
             if not data:
-                raise ChannelError("the other process closed the channel")
+                self._end = ChannelError("the other process closed the channel")
+                return
             self._incoming += data
 
     def _decode(self, body: bytes) -> tuple[T, list[int]]:
         try:
             message = self._decoder.decode(body)
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:  # MsgspecError and UnicodeDecodeError are ValueErrors
             raise ChannelError(f"a message is not one of natproxy's: {error}") from error
         count = message.sockets if isinstance(message, Serve) else 0
         if count > len(self._incoming_fds):
@@ -134,13 +155,10 @@ class Channel(Generic[T]):
 
     def close(self) -> None:
         """Close this end, and every descriptor that did not reach its owner."""
-        for _, fds in self._outgoing:
-            for fd in fds:
-                os.close(fd)
+        _close_all(fd for _, fds in self._outgoing for fd in fds)
         self._outgoing.clear()
-        for fd in self._incoming_fds:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        self._outgoing_bytes = 0
+        _close_all(self._incoming_fds)
         self._incoming_fds.clear()
         self._sock.close()
 
@@ -153,6 +171,23 @@ def controller_end(sock: socket.socket) -> Channel[Up]:
 def worker_end(sock: socket.socket) -> Channel[Down]:
     """Return the end that receives what the controller says."""
     return Channel(sock, msgspec.msgpack.Decoder(Down))
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def _duplicates(fds: Sequence[int]) -> tuple[int, ...]:
+    copies: list[int] = []
+    try:
+        for fd in fds:
+            copies.append(os.dup(fd))  # noqa: PERF401 (should one fail, those before it are closed)
+    except OSError as error:
+        _close_all(copies)
+        raise ChannelError(f"a socket cannot be passed on: {error}") from error
+    return tuple(copies)
 
 
 def _rights(fds: tuple[int, ...]) -> list[tuple[int, int, array.array[int]]]:

@@ -26,9 +26,10 @@ def answering(state_dir: Path, answer: bytes | None) -> Iterator[None]:
         def serve() -> None:
             client, _ = listener.accept()
             with client:
-                while client.recv(65536) and answer is not None:
-                    client.sendall(answer)
-                    client.shutdown(socket.SHUT_WR)
+                while client.recv(65536):
+                    if answer is not None:
+                        client.sendall(answer)
+                        client.shutdown(socket.SHUT_WR)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -93,13 +94,13 @@ def test_a_socket_of_somebody_else_is_said(tmp_path: Path, monkeypatch: pytest.M
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(control.socket, "socket", refuse)
+    monkeypatch.setattr(socket, "socket", refuse)
     with pytest.raises(ControlError, match=r"may not open .*control\.sock: ask as root, or as the user"):
         Control(tmp_path).ports()
 
 
 def test_a_path_too_long_is_said() -> None:
-    with pytest.raises(ControlError, match="cannot talk to natproxy on .*path too long"):
+    with pytest.raises(ControlError, match=r"cannot talk to natproxy on .*path too long"):
         Control(Path("/" + "x" * 200)).ports()
 
 
@@ -113,7 +114,6 @@ def test_a_daemon_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: 
     "answer",
     [
         b"SSH-2.0-x\r\n",
-        b"",
         b"HTTP/1.1 200 X\r\nContent-Length: 99\r\n\r\n{",
         http(b"{}"),
         http(b"[]"),
@@ -128,6 +128,14 @@ def test_what_is_no_natproxy_is_said(tmp_path: Path, answer: bytes) -> None:
         (tmp_path / "control.sock").unlink(missing_ok=True)
         with answering(tmp_path, answer), pytest.raises(ControlError, match=r"did not answer (GET|POST) /"):
             ask(Control(tmp_path))
+
+
+def test_a_daemon_that_hangs_up_is_said(tmp_path: Path) -> None:
+    with (
+        answering(tmp_path, b""),
+        pytest.raises(ControlError, match=r"cannot talk to natproxy on .*: Remote end closed"),
+    ):
+        Control(tmp_path).ports()
 
 
 def test_json_that_is_none_is_said(tmp_path: Path) -> None:

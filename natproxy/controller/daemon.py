@@ -7,8 +7,10 @@ what should be served and has it done (serving.py). A reload takes the same way;
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import resource
 import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,9 +26,9 @@ from natproxy.controller.changes import Change
 from natproxy.controller.documents import ReloadVerdict
 from natproxy.controller.knowledge import Knowledge
 from natproxy.controller.logs import event, set_up_logs
-from natproxy.controller.metrics import Metrics
+from natproxy.controller.metrics import Metrics, NodeChange
 from natproxy.controller.overview import route_statuses
-from natproxy.controller.reconcile import Discovery
+from natproxy.controller.reconcile import Discovery, Taken
 from natproxy.controller.serving import Serving
 from natproxy.controller.sockets import Sockets
 from natproxy.controller.statefile import State, StateFile
@@ -38,7 +40,7 @@ from natproxy.discover.elasticache import ElastiCache
 from natproxy.discover.names import Names
 from natproxy.discover.parse import Failure, RawAnswers
 from natproxy.errors import ConfigError, NatproxyError
-from natproxy.model import DiscoveryFailure, Outcome, Route
+from natproxy.model import DiscoveryFailure, Kind, Outcome, Route
 from natproxy.tasks import TaskOwner
 
 _log = logging.getLogger(__name__)
@@ -52,7 +54,15 @@ def run(path: Path) -> int:
     """Be the daemon with the config at ``path``; return the exit status. Raises ConfigError, NatproxyError."""
     config = load_config(path)
     set_up_logs(config.log.format, config.log.level)
+    _allow_many_sockets()
     return uvloop.run(Daemon(config).run())
+
+
+def _allow_many_sockets() -> None:
+    """Every port needs a descriptor for each address; the soft limit is 1,024 for the sake of select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Daemon:
@@ -64,6 +74,7 @@ class Daemon:
         self._metrics = Metrics(__version__, CollectorRegistry())
         self._stopping = asyncio.Event()
         self._is_discovered = False
+        self._discovering: asyncio.Task[None] | None = None
         self._last_failure: Failure | None = None
         self._status = ""
         self._tasks = TaskOwner(self._task_failed)
@@ -76,7 +87,10 @@ class Daemon:
         except BaseException:
             await self._shutdown()
             raise
-        await self._main_loop()
+        try:
+            await self._main_loop()
+        except Exception as error:
+            self._task_failed("main loop", error)
         await self._shutdown()
         return 1 if self._has_failed else 0
 
@@ -87,7 +101,7 @@ class Daemon:
         for warning in config.warnings:
             event(_log, logging.WARNING, "config warns", detail=warning)
         state_file, state = _load_state(config.state_dir)
-        self._knowledge = Knowledge(config, state_file, state)
+        self._knowledge = Knowledge(config, state_file, state, on_save_failure=self._metrics.record_state_save_failure)
         self._sockets = Sockets(config.listen.address)
         self._workers = Workers(config.worker_count, self._heard, self._lost)
         self._serving = Serving(self._knowledge, self._sockets, self._workers)
@@ -102,8 +116,7 @@ class Daemon:
         await self._workers.start()
         self._set_policy()
         self._settle(is_reload=False)
-        if config.caches:
-            self._tasks.start("discovery", self._discovery.run())
+        self._discover_if_asked_to()
         self._show()
         self._notifier.ready(self._status)
         event(
@@ -114,6 +127,17 @@ class Daemon:
             config=config.path,
             routes=len(self._serving.current),
         )
+
+    def _discover_if_asked_to(self) -> None:
+        """Ask AWS now and from now on, unless there is nothing to ask for."""
+        if not self._config.caches:
+            if self._discovering is not None:
+                self._discovering.cancel()
+            self._discovering = self._last_failure = None
+        elif self._discovering is None:
+            self._discovering = self._tasks.start("discovery", self._discovery.run())
+        else:
+            self._discovery.hurry()
 
     async def _open_admin(self) -> None:
         admin = self._config.admin
@@ -191,7 +215,7 @@ class Daemon:
     async def _fetch(self) -> RawAnswers:
         return await self._aws.fetch(any(entry.tags is not None for entry in self._config.caches))
 
-    def _take_answers(self, answers: RawAnswers) -> bool:
+    def _take_answers(self, answers: RawAnswers) -> Taken:
         changes = self._knowledge.take_answers(answers)
         for change in changes:
             self._tell_change(change)
@@ -199,13 +223,17 @@ class Daemon:
             if note not in self._told_notes:
                 event(_log, logging.WARNING, "discovery notes", detail=note)
         self._told_notes = frozenset(self._knowledge.snapshot.notes)
-        if self._knowledge.snapshot.is_complete:
+        is_complete = self._knowledge.snapshot.is_complete
+        if is_complete:
             self._is_discovered = True
             self._last_failure = None
             self._metrics.record_discovery(None)
         self._settle(is_reload=False)
+        for change in changes:
+            if change.what is NodeChange.ROLE:
+                self._hurry_endpoints(change.key.cache)
         self._show()
-        return bool(changes)
+        return Taken(bool(changes), is_complete)
 
     _told_notes: frozenset[str] = frozenset()
 
@@ -221,6 +249,14 @@ class Daemon:
             before=change.before,
             after=change.after,
         )
+
+    def _hurry_endpoints(self, cache_id: str) -> None:
+        """A role has moved: the names that follow roles will tell something else."""
+        cache = self._knowledge.snapshot.cache(cache_id)
+        endpoints = {} if cache is None else cache.endpoints
+        for kind in (Kind.PRIMARY, Kind.READER):
+            if kind in endpoints:
+                self._names.hurry(endpoints[kind].host)
 
     def _count_failure(self, failure: Failure) -> None:
         self._last_failure = failure
@@ -238,6 +274,8 @@ class Daemon:
         if before is not None and before.current != self._knowledge.book[host].current:
             level = logging.DEBUG if self._knowledge.is_rotating(host) else logging.INFO
             event(_log, level, "name resolves anew", host=host, before=before.current, after=addresses)
+            if self._knowledge.has_node_moved(host, before):
+                self._metrics.record_change(NodeChange.ADDRESS)
         self._serving.names_changed([host])
 
     def _heard(self, worker: int, message: messages.Up) -> None:
@@ -299,7 +337,7 @@ class Daemon:
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         # A part that is not there any more must not go unnoticed: whoever started natproxy starts it anew.
-        event(_log, logging.CRITICAL, "natproxy stops, a task failed", task=name, error=error)
+        event(_log, logging.CRITICAL, "natproxy stops, a task failed", task=name, exc_info=error)
         self._has_failed = True
         self._stopping.set()
 
@@ -359,8 +397,7 @@ class Daemon:
         self._set_policy()
         self._names.reconfigure(config.resolver)
         opened, changed, closed = self._settle(is_reload=True)
-        if config.caches:
-            self._discovery.hurry()
+        self._discover_if_asked_to()
         message = f"reloaded: {opened} routes opened, {changed} changed, {closed} closed"
         event(_log, logging.INFO, "config reloaded", opened=opened, changed=changed, closed=closed)
         for warning in config.warnings:

@@ -74,6 +74,14 @@ class Knowledge:
         """Tell whether a name rotates among many addresses by nature."""
         return host in self._rotating
 
+    def has_node_moved(self, host: str, before: Addresses) -> bool:
+        """Tell whether ``host`` names a node, and one of the addresses from ``before`` is not its address any more."""
+        names = (node.endpoint for cache in self.snapshot.caches for node in cache.nodes)
+        if self.is_rotating(host) or not any(name is not None and name.host == host for name in names):
+            return False
+        comes_and_goes = self._clock() < self.book[host].rotating_until
+        return not comes_and_goes and not {*before.current} <= {*self.book[host].current}
+
     # New facts.
 
     def take_answers(self, answers: RawAnswers) -> tuple[Change, ...]:

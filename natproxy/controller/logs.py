@@ -44,8 +44,16 @@ _SINGLE = (NodeId, Endpoint, Address)
 _FIELDS = "natproxy_fields"
 
 
-def event(logger: logging.Logger, level: int, message: str, /, *, exc_info: bool = False, **fields: Value) -> None:
-    """Log ``message`` (subject, verb, object) with ``fields``; ``exc_info`` adds the exception being handled."""
+def event(
+    logger: logging.Logger,
+    level: int,
+    message: str,
+    /,
+    *,
+    exc_info: bool | BaseException = False,
+    **fields: Value,
+) -> None:
+    """Log ``message`` (subject, verb, object) with ``fields``; ``exc_info`` adds an error (True: the handled one)."""
     if logger.isEnabledFor(level):
         logger.log(level, "%s", message, exc_info=exc_info, extra={_FIELDS: fields}, stacklevel=2)
 

@@ -28,8 +28,8 @@ from natproxy.plan.endings import Ending, Facts, How, Live, ending, facts_of
 _log = logging.getLogger(__name__)
 
 BIND_RETRY_SECONDS = 5.0
-ORDER_AGAIN_SECONDS = 5.0
-"""An order to drain is repeated for connections that were still being dialled when it was first given."""
+AGAIN_SECONDS = {How.DRAIN: 5.0, How.NOW: 1.0}
+"""An order is repeated so often, for connections that were still being dialled when it was first given."""
 EMPTY_SECONDS = 1.5
 """A drained port counts as empty once every worker has had time to say so."""
 
@@ -51,6 +51,16 @@ class NotOpen:
     route: Route
     reason: str
     retry_at: float
+
+
+@dataclass(slots=True)
+class Leftovers:
+    """Connections that drain, whatever their address, because their port's route was changed or removed."""
+
+    until: float
+    addresses: set[Address]
+    """Where they lead to, without what the port's route of now was ever dialled at. The route of now says nothing of
+    them: a port that becomes ``primary`` would otherwise cut those of the node it belonged to."""
 
 
 class Serving:
@@ -75,8 +85,8 @@ class Serving:
         """Worker -> port -> connections open, dialling ones too."""
         self._orders: dict[tuple[int, Address], tuple[How, float]] = {}
         """(port, address) -> the order that stands for its connections, and when it was given last."""
-        self._draining_all: dict[int, float] = {}
-        """Port -> until when all its connections of a moment ago drain, whatever their address."""
+        self._leftovers: dict[int, Leftovers] = {}
+        """Port -> the connections of its route as it was before."""
         self._silent: set[Address] = set()
         """Addresses that did not answer when last asked."""
 
@@ -84,32 +94,33 @@ class Serving:
 
     def apply(self, routes: Iterable[Route], *, is_reload: bool) -> tuple[int, int, int]:
         """Carry out the difference to what runs; return how many routes were opened, changed, closed."""
+        routes = tuple(routes)
         wanted = {route.port: route for route in routes if self._is_wanted(route)}
+        barred = {(route.port, route.key) for route in routes if route.error is not None}
         plan = plan_changes(self.current, wanted.values())
         self.not_open = {port: one for port, one in self.not_open.items() if port in wanted}
         for route in plan.close:
-            facts = Facts(route.key.kind, is_gone=not is_reload, is_route_removed=is_reload)
-            self._drain(route, ending(self._with_drain(facts, route)))
+            is_barred = (route.port, route.key) in barred
+            facts = Facts(
+                route.key.kind,
+                is_gone=not is_reload and not is_barred,
+                is_route_removed=is_reload and not is_barred,
+                is_route_changed=is_barred,
+                drain_seconds=route.limits.drain_seconds,
+            )
+            self._drain(route, ending(facts))
         for route in plan.retarget:
             self._retarget(route)
         for route in plan.open:
             known = self.not_open.get(route.port)
             if known is None or known.route != route:
                 self._try_to_open(route)
-        return len(plan.open), len(plan.retarget), len(plan.close)
+        opened = sum(route.port in self.current for route in plan.open)
+        return opened, len(plan.retarget), len(plan.close)
 
     def _is_wanted(self, route: Route) -> bool:
         # A node that is still being created has nowhere to lead to; one that is rebuilt keeps its port open.
         return route.error is None and (route.target is not None or route.port in self.current)
-
-    def _with_drain(self, facts: Facts, route: Route) -> Facts:
-        return Facts(
-            facts.kind,
-            is_gone=facts.is_gone,
-            is_route_removed=facts.is_route_removed,
-            is_route_changed=facts.is_route_changed,
-            drain_seconds=route.limits.drain_seconds,
-        )
 
     def _try_to_open(self, route: Route) -> None:
         port = route.port
@@ -125,18 +136,21 @@ class Serving:
         self.current[port] = route
         drained = self.draining.pop(port, None)
         self._workers.serve(self._message(route), sockets)
-        if drained is not None and drained.route.key == route.key:
+        if drained is not None and not ends_connections(drained.route, route):
+            self._leftovers.pop(port, None)
+            self._forget_orders(port)
             self._workers.end(messages.End(port, None, None, drained.outcome))
         event(_log, logging.INFO, "port opened", port=port, route=route.key, target=route.target)
 
     def _retarget(self, route: Route) -> None:
         old = self.current[route.port]
+        dialled_before = self.addresses(route.port)
         self.current[route.port] = route
         self._send(route)
         if ends_connections(old, route):
-            facts = Facts(route.key.kind, is_route_changed=True)
-            order = ending(self._with_drain(facts, route))
-            self._order_all(route.port, order)
+            facts = Facts(route.key.kind, is_route_changed=True, drain_seconds=route.limits.drain_seconds)
+            self._order_all(route.port, ending(facts), dialled_before)
+            self.unreachable.pop(route.port, None)
         event(_log, logging.INFO, "route changed", port=route.port, route=route.key, target=route.target)
 
     def _drain(self, route: Route, order: Ending) -> None:
@@ -145,14 +159,25 @@ class Serving:
         del self.current[port]
         self.draining[port] = Draining(route, outcome, now, now + (order.seconds or 0.0))
         self.unreachable.pop(port, None)
+        dialled_before = self.addresses(port)
         self._workers.serve(self._message(route, refuse=outcome), ())
-        self._order_all(port, order)
+        self._order_all(port, order, dialled_before)
         event(_log, logging.INFO, "port drains", port=port, route=route.key, reason=outcome, seconds=order.seconds)
 
-    def _order_all(self, port: int, order: Ending) -> None:
-        if order.outcome is not None:
-            self._draining_all[port] = self._clock() + (order.seconds or 0.0)
-            self._workers.end(messages.End(port, None, order.seconds, order.outcome))
+    def _order_all(self, port: int, order: Ending, dialled_before: Iterable[Address]) -> None:
+        if order.outcome is None:
+            return
+        live = chain.from_iterable(by_port.get(port, ()) for by_port in self._live.values())
+        # Whoever is still being dialled, and not counted yet, is on the way to one of those dialled before.
+        addresses = {*live, *dialled_before}
+        if port in self.current:
+            addresses.difference_update(self.addresses(port))
+        self._leftovers[port] = Leftovers(self._clock() + (order.seconds or 0.0), addresses)
+        self._forget_orders(port)
+        self._workers.end(messages.End(port, None, order.seconds, order.outcome))
+
+    def _forget_orders(self, port: int) -> None:
+        self._orders = {key: order for key, order in self._orders.items() if key[0] != port}
 
     def _message(self, route: Route, refuse: Outcome | None = None) -> messages.Serve:
         node = route.key.node
@@ -173,6 +198,8 @@ class Serving:
             max_connections_per_client=route.max_connections_per_client,
         )
         self._sent[route.port] = serve
+        if refuse is None and (leftovers := self._leftovers.get(route.port)) is not None:
+            leftovers.addresses.difference_update(self.addresses(route.port))
         return serve
 
     def _send(self, route: Route) -> None:
@@ -227,12 +254,22 @@ class Serving:
             is_empty = now - drained.since >= EMPTY_SECONDS and not self.connections(port)
             if is_empty or now >= drained.until:
                 self._close(port, drained)
-        self._draining_all = {port: until for port, until in self._draining_all.items() if until > now}
+        self._leftovers = {port: leftovers for port, leftovers in self._leftovers.items() if leftovers.until > now}
+        self._forget_old_addresses()
         self.look_after()
+
+    def _forget_old_addresses(self) -> None:
+        """Dial no more what a name that comes and goes has been without for too long; no answer tells of that."""
+        book = self._knowledge.book
+        for route in self.current.values():
+            known = None if route.target is None else book.get(route.target.host)
+            if known is not None and known.left:
+                self._send(route)
 
     def _close(self, port: int, drained: Draining) -> None:
         del self.draining[port]
         self._sent.pop(port, None)
+        self._leftovers.pop(port, None)
         self._workers.unserve(port, drained.outcome)
         self._sockets.close(port)
         event(_log, logging.INFO, "port closed", port=port, route=drained.route.key, reason=drained.outcome)
@@ -249,7 +286,7 @@ class Serving:
         doubtful: dict[Address, float] = {}
         for (port, address), number in live.items():
             route = self.current.get(port)
-            if route is None:
+            if route is None or self._is_leftover(port, address):
                 continue
             cache = self._knowledge.snapshot.cache(route.key.cache)
             group = Live(port, route.key.kind, route.mode, address, number)
@@ -264,15 +301,19 @@ class Serving:
         self._silent &= doubtful.keys()
         self._prober.watch(doubtful.items())
 
+    def _is_leftover(self, port: int, address: Address) -> bool:
+        leftovers = self._leftovers.get(port)
+        return leftovers is not None and address in leftovers.addresses
+
     def _order(self, port: int, address: Address, order: Ending, now: float) -> None:
         before, given_at = self._orders.get((port, address), (How.KEEP, now))
         if order.how is How.KEEP:
-            if before is not How.KEEP and port not in self._draining_all:
+            if before is not How.KEEP and port not in self._leftovers:
                 self._workers.end(messages.End(port, address, None, Outcome.ADDRESS_CHANGED))
                 event(_log, logging.INFO, "connections stay after all", port=port, address=address)
             self._orders.pop((port, address), None)
             return
-        if order.outcome is None or (order.how is before and now - given_at < ORDER_AGAIN_SECONDS):
+        if order.outcome is None or (order.how is before and now - given_at < AGAIN_SECONDS[order.how]):
             return
         if order.how is not before:
             event(

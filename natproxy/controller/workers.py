@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,8 @@ AWAY_SECONDS = 5.0
 """When this process itself did not run for so long (a blocked disk, a paused machine), nobody's silence counts."""
 WORKER_COMMAND = (sys.executable, "-P", "-m", "natproxy.worker.process")
 
+_NOT_FOR_WORKERS = ("AWS_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
+
 OnMessage = Callable[[int, messages.Up], None]
 OnLoss = Callable[[int, str], None]
 """(worker, why): its connections are lost; another one follows."""
@@ -50,6 +53,8 @@ class Worker:
         self.has_stopped = False
         self.heard_at = asyncio.get_running_loop().time()
         self.is_writing = False
+        self.is_deaf = False
+        """Its channel is closed or broken."""
 
 
 class Workers:
@@ -109,6 +114,7 @@ class Workers:
                     str(theirs.fileno()),
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
+                    env=_worker_environ(os.environ),
                 )
         except BaseException:
             ours.close()
@@ -181,6 +187,8 @@ class Workers:
 
     def _send(self, worker: Worker, message: messages.Down, sockets: Sequence[socket.socket] = ()) -> None:
         # A worker that is gone is replaced, and its successor is told everything anew.
+        if worker.is_deaf:
+            return
         with contextlib.suppress(ChannelError):
             worker.channel.send(message, [sock.fileno() for sock in sockets])
         self._watch_writing(worker)
@@ -201,9 +209,11 @@ class Workers:
         self._give_up(worker)
 
     def _give_up(self, worker: Worker) -> None:
-        """One that lives on without its channel is of no use. Its end is told by ``_reap``."""
-        self._stop_watching(worker)
-        self._kill(worker)
+        """Let it end by itself, which says best why, but not live on: without its channel it is of no use."""
+        if not worker.is_deaf:
+            worker.is_deaf = True
+            self._stop_watching(worker)
+            asyncio.get_running_loop().call_later(KILL_SECONDS, self._kill, worker)
 
     def _kill(self, worker: Worker) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -268,7 +278,12 @@ class Workers:
         for worker in list(self._workers.values()):
             self._forget(worker)
 
-    async def _all_ended(self) -> None:
+    def _worker_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Leave out AWS's credentials, and what the service manager means for this process alone."""
+    return {name: value for name, value in environ.items() if not name.startswith(_NOT_FOR_WORKERS)}
+
+
+async def _all_ended(self) -> None:
         while processes := [worker.process for worker in self._workers.values() if worker.status is None]:
             await asyncio.gather(*(process.wait() for process in processes))
             await asyncio.sleep(0)  # for ``_reap`` to take note

@@ -182,6 +182,12 @@ def test_an_exception_stays_on_its_line(stream: io.StringIO, form: str) -> None:
         assert r'round failed round=3 error="ValueError: bad\nthing" traceback="Traceback' in stream.getvalue()
 
 
+def test_an_exception_that_was_kept_can_be_logged_later(stream: io.StringIO) -> None:
+    set_up_logs("text", "info", stream=stream, environ={})
+    event(log, logging.ERROR, "worker died", exc_info=ValueError("bad"))
+    assert 'worker died error="ValueError: bad" traceback=' in stream.getvalue()
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.scenarios.daemon import Daemon
+from tests.scenarios.peers import close_all
 from tests.standins.cloud import Cloud
 
 
@@ -60,6 +61,12 @@ def _verdicts(daemon: Daemon) -> Iterator[str]:
         if line["level"] == "critical" or "traceback" in line or "task" in line:
             yield f"natproxy logged: {line}"
     yield from (f"natproxy wrote: {line}" for line in daemon.strange_lines if "Traceback" in line)
+
+
+@pytest.fixture(autouse=True)
+def no_connection_outlives_its_test() -> Iterator[None]:
+    yield
+    close_all()
 
 
 @pytest.fixture

@@ -13,10 +13,18 @@ from tests.scenarios.waiting import PATIENCE_SECONDS
 
 NODE_PORT = 6379
 
+_open: set[Talk] = set()
+
 
 def connect(ip: str, port: int, *, source: str | None = None, seconds: float = PATIENCE_SECONDS) -> Talk:
     """Open a connection; ``source`` is the client's own address."""
     return Talk(socket.create_connection((ip, port), seconds, None if source is None else (source, 0)))
+
+
+def close_all() -> None:
+    """Close what a test has left open."""
+    for talk in list(_open):
+        talk.close()
 
 
 class Talk:
@@ -25,6 +33,7 @@ class Talk:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.sock.settimeout(PATIENCE_SECONDS)
+        _open.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -36,12 +45,13 @@ class Talk:
 
     def close(self) -> None:
         """Close it."""
+        _open.discard(self)
         self.sock.close()
 
     def reset(self) -> None:
         """Close it with a reset."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
+        self.close()
 
     def say(self, data: bytes) -> None:
         """Send all of it."""

@@ -1,0 +1,8 @@
+"""`make demo`: natproxy at work in a minute, without root and without an AWS account.
+
+- __main__.py  the command: options, and how it ends
+- story.py     what happens, chapter by chapter: read this first
+- stage.py     what it plays on: a small AWS with real caches, natproxy as a process of its own, the clients
+- client.py    a client that asks its port all the time and notices how long there was no answer
+- words.py     PURE  natproxy's log in plain words
+"""

@@ -1,0 +1,393 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from natproxy import __version__, cli
+from natproxy.controller.documents import ReloadVerdict
+from natproxy.errors import ConfigError, DiscoveryError, NatproxyError, Problem, ReleaseError, StateError
+from tests.controller.source import PORTS, ROUTES, Source, serving
+
+ROOT = Path(__file__).parents[1]
+
+GOOD = """
+public_host: cache.dev.example.com
+listen: {ports: 6379-6478}
+caches: [{id: my-redis}]
+static: [{name: legacy, port: 6490, target: "legacy.internal:6379"}]
+clients: {allow: [198.51.100.27/32]}
+"""
+
+HEAVY = {"aiohttp", "asyncio", "boto3", "msgspec", "pydantic", "prometheus_client", "rich.console", "uvloop", "yaml"}
+
+COMMANDS = [
+    [],
+    ["run"],
+    ["check"],
+    ["reload"],
+    ["routes"],
+    ["ports"],
+    ["ports", "list"],
+    ["ports", "release"],
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_config_of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NATPROXY_CONFIG", raising=False)
+    monkeypatch.delenv("NATPROXY_TRACEBACK", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "natproxy.yaml"
+    path.write_text(GOOD + f"state_dir: {tmp_path}\n")
+    return path
+
+
+class Done:
+    """How a command ended."""
+
+    def __init__(self, code: object, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+Run = Callable[..., Done]
+PutDaemon = Callable[[Callable[[Path], int]], None]
+
+
+@pytest.fixture
+def natproxy(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Return what runs a command line in this process."""
+
+    def run(*args: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["natproxy", *map(str, args)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return Done(exit_.value.code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> PutDaemon:
+    """Return what puts another daemon in the daemon's place."""
+
+    def replace(run: Callable[[Path], int]) -> None:
+        module = types.ModuleType("natproxy.controller.daemon")
+        module.run = run  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "natproxy.controller.daemon", module)
+
+    return replace
+
+
+def process(*args: object, stdout: int = subprocess.PIPE, env: Mapping[str, str] | None = None) -> Done:
+    """Run a command line in a process of its own, as a user does."""
+    argv = [sys.executable, "-m", "natproxy", *map(str, args)]
+    environ = os.environ | (env or {})
+    done = subprocess.run(
+        argv, cwd=ROOT, env=environ, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    return Done(done.returncode, done.stdout or "", done.stderr)
+
+
+# --- help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example_that_is_a_command(natproxy: Run, command: list[str]) -> None:
+    for flag in ("--help", "-h"):
+        done = natproxy(*command, flag)
+        assert (done.code, done.err) == (0, "")
+        example = done.out.rpartition("Example: ")[2].split()
+        assert example[: len(command) + 1] == ["natproxy", *command] or not command or command == ["ports"]
+        assert example[0] == "natproxy"
+        assert example[1] in {words[0] for words in COMMANDS if words}
+
+
+def test_the_help_tells_a_stranger_what_this_is(natproxy: Run) -> None:
+    text = " ".join(natproxy("--help").out.split())
+    for word in ("ElastiCache", "VPC", "port", "run", "check", "reload", "routes", "ports", "Exit codes"):
+        assert word in text
+    assert "…" not in text
+
+
+def test_no_argument_is_a_question_for_help(natproxy: Run) -> None:
+    done = natproxy()
+    assert done.code == 2
+    assert "Usage: natproxy" in done.out + done.err
+
+
+@pytest.mark.parametrize("args", [["rotes"], ["check", "--nope"], ["ports", "release"], ["routes", "extra"]])
+def test_wrong_usage_is_exit_2(natproxy: Run, args: list[str]) -> None:
+    done = natproxy(*args)
+    assert done.code == 2
+    assert "Error: " in done.err
+    assert done.out == ""
+
+
+def test_the_version_is_told(natproxy: Run) -> None:
+    done = natproxy("--version")
+    assert (done.code, done.out, done.err) == (0, f"natproxy {__version__}\n", "")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = f"""
+import sys
+sys.argv = ["natproxy", "--help"]
+import natproxy.cli
+try:
+    natproxy.cli.main()
+except SystemExit:
+    print(sorted(set(sys.modules) & {HEAVY}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# --- check
+
+
+def test_a_good_file_is_called_good(natproxy: Run, config: Path) -> None:
+    done = natproxy("check", "-c", config)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"{config}: good (1 cache entry, 1 static route)\n"
+
+
+def test_all_problems_are_printed_to_stderr(natproxy: Run, config: Path) -> None:
+    config.write_text(GOOD + "foo: 1\nworkers: many\nstate_dir: [x]\n")
+    done = natproxy("check", "-c", config)
+    assert (done.code, done.out) == (2, "")
+    lines = done.err.splitlines()
+    assert len(lines) == 3
+    assert all(re.match(rf"{re.escape(str(config))}:\d+: (foo|workers|state_dir): ", line) for line in lines)
+
+
+def test_warnings_are_printed_and_harm_nothing(natproxy: Run, config: Path) -> None:
+    config.write_text(GOOD.replace("198.51.100.27/32", "0.0.0.0/0"))
+    done = natproxy("check", "-c", config)
+    assert done.code == 0
+    assert done.err.startswith(f"warning: {config}:")
+    assert "0.0.0.0/0" in done.err
+    assert "good" in done.out
+
+
+def test_a_missing_file_is_exit_2(natproxy: Run, tmp_path: Path) -> None:
+    done = natproxy("check", "-c", tmp_path / "missing.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"{tmp_path / 'missing.yaml'}: cannot be read: No such file or directory\n"
+
+
+def test_the_environment_may_name_the_file(natproxy: Run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NATPROXY_CONFIG", str(config))
+    assert str(config) in natproxy("check").out
+
+
+# --- run
+
+
+def test_run_is_the_daemon_with_its_exit_code(natproxy: Run, config: Path, daemon: PutDaemon) -> None:
+    seen = []
+
+    def run(path: Path) -> int:
+        seen.append(path)
+        return len(seen) - 1
+
+    daemon(run)
+    assert [natproxy("run", "-c", config).code for _ in range(2)] == [0, 1]
+    assert seen == [config, config]
+
+
+@pytest.mark.parametrize(
+    ("error", "code_and_words"),
+    [
+        (ConfigError((Problem("f", 1, "a", "x"), Problem("f", 2, "b", "y"))), (2, "f:1: a: x\nf:2: b: y\n")),
+        (NatproxyError("cannot open the admin side"), (1, "natproxy: cannot open the admin side\n")),
+        (StateError("version 9"), (1, "natproxy: version 9\n")),
+        (DiscoveryError("denied", "AWS said no"), (3, "natproxy: AWS said no\n")),
+        (OSError(28, "No space left on device"), (1, "natproxy: [Errno 28] No space left on device\n")),
+        (KeyError("x"), (1, "natproxy: unexpected KeyError: 'x'; with NATPROXY_TRACEBACK=1 it tells where\n")),
+        (KeyboardInterrupt(), (130, "")),
+    ],
+)
+def test_errors_end_in_one_line_and_their_exit_code(
+    natproxy: Run, config: Path, daemon: PutDaemon, error: BaseException, code_and_words: tuple[int, str]
+) -> None:
+    def run(_: Path) -> int:
+        raise error
+
+    daemon(run)
+    saved = os.dup(1)
+    done = natproxy("run", "-c", config)
+    os.dup2(saved, 1)
+    os.close(saved)
+    assert (done.code, done.err) == code_and_words
+
+
+def test_a_traceback_is_there_for_who_wants_it(
+    config: Path, daemon: PutDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(_: Path) -> int:
+        raise KeyError("x")
+
+    daemon(run)
+    monkeypatch.setenv("NATPROXY_TRACEBACK", "1")
+    monkeypatch.setattr(sys, "argv", ["natproxy", "run", "-c", str(config)])
+    with pytest.raises(KeyError):
+        cli.main()
+
+
+# --- what asks the daemon
+
+
+def test_a_reload_that_was_done_is_exit_0(natproxy: Run, config: Path, tmp_path: Path) -> None:
+    with serving(Source(verdict=ReloadVerdict(True, "reloaded", ("workers", "admin.port"))), tmp_path):
+        done = natproxy("reload", "-c", config)
+    assert (done.code, done.out) == (0, "reloaded\n")
+    assert done.err == "warning: changed, but only taken up by a restart: workers, admin.port\n"
+
+
+def test_a_reload_that_was_refused_is_exit_1(natproxy: Run, config: Path, tmp_path: Path) -> None:
+    with serving(Source(verdict=ReloadVerdict(False, "f:1: x\nf:2: y")), tmp_path):
+        done = natproxy("reload", "-c", config)
+    assert (done.code, done.out, done.err) == (1, "", "f:1: x\nf:2: y\n")
+
+
+ASKING = [["reload"], ["routes"], ["routes", "--json"], ["ports", "list"], ["ports", "list", "--json"]]
+
+
+@pytest.mark.parametrize("command", [*ASKING, ["ports", "release", "x"]])
+def test_no_daemon_is_exit_3(natproxy: Run, config: Path, tmp_path: Path, command: list[str]) -> None:
+    for place in (["-c", config], ["--state-dir", tmp_path]):
+        done = natproxy(*command, *place)
+        assert (done.code, done.out) == (3, "")
+        assert done.err.startswith(f"natproxy: no natproxy runs with the state_dir {tmp_path}: ")
+
+
+def test_a_config_that_is_named_has_to_exist(natproxy: Run, tmp_path: Path) -> None:
+    done = natproxy("routes", "-c", tmp_path / "missing.yaml")
+    assert (done.code, "cannot be read" in done.err) == (2, True)
+
+
+def test_without_a_config_the_usual_state_dir_is_asked(
+    natproxy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "DEFAULT_CONFIG", tmp_path / "missing.yaml")
+    done = natproxy("routes")
+    assert done.code == 3
+    assert "/var/lib/natproxy" in done.err
+
+
+@pytest.mark.parametrize("text", ["state_dir: {}\nfoo: [", "foo: 1\nstate_dir: '{}'\n", GOOD + "state_dir: {}  # here"])
+def test_a_broken_config_still_tells_where_the_daemon_is(
+    natproxy: Run, config: Path, tmp_path: Path, text: str
+) -> None:
+    config.write_text(text.replace("{}", str(tmp_path)))
+    with serving(Source(), tmp_path):
+        assert natproxy("routes", "-c", config).code == 0
+
+
+@pytest.mark.parametrize(("command", "document"), [(["routes"], ROUTES), (["ports", "list"], PORTS)])
+def test_json_is_the_daemon_s_own(
+    natproxy: Run, tmp_path: Path, command: list[str], document: dict[str, object]
+) -> None:
+    with serving(Source(), tmp_path):
+        done = natproxy(*command, "--json", "--state-dir", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out) == document
+
+
+def test_routes_are_a_table_and_remarks(natproxy: Run, tmp_path: Path) -> None:
+    with serving(Source(), tmp_path):
+        done = natproxy("routes", "--state-dir", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert "my-redis-0001-001.abcdef.0001.euw1.cache.amazonaws.com:6379" in done.out
+    assert "6380 unreachable: 10.0.1.231:6379 refused the connection" in done.out
+    assert "\x1b" not in done.out
+
+
+def test_at_80_columns_routes_stay_within_them(natproxy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with serving(Source(), tmp_path):
+        table = natproxy("routes", "--state-dir", tmp_path).out.partition("\n\n")[0]
+    assert all(len(line.rstrip()) <= 80 for line in table.splitlines())
+    assert "eu-west-1a" in table
+
+
+def test_without_a_terminal_every_route_has_its_line(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    argv = [sys.executable, "-m", "natproxy", "routes", "--state-dir", str(tmp_path)]
+    with serving(Source(), tmp_path):
+        done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("6379")]
+    assert line.split()[-2:] == ["my-redis-0001-001.abcdef.0001.euw1.cache.amazonaws.com:6379", "12"]
+
+
+def test_nothing_to_show_is_said(natproxy: Run, tmp_path: Path) -> None:
+    source = Source(
+        routes_answer={"version": 1, "generated": "x", "caches": [{"id": "c", "reason": "waiting for AWS (denied)"}]},
+        ports_answer={"version": 1, "generated": "x", "ports": []},
+    )
+    with serving(source, tmp_path):
+        assert natproxy("routes", "--state-dir", tmp_path).out == "no routes yet\n\nc: waiting for AWS (denied)\n"
+        assert natproxy("ports", "list", "--state-dir", tmp_path).out == "no ports are assigned yet\n"
+
+
+def test_ports_show_since_when_a_node_is_gone(natproxy: Run, tmp_path: Path) -> None:
+    with serving(Source(), tmp_path):
+        done = natproxy("ports", "list", "--state-dir", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert re.search(r"6381 +my-redis-0001-003/0001 +my-redis +node +2025-01-30T08:15:00Z", done.out)
+
+
+def test_a_port_is_released(natproxy: Run, tmp_path: Path) -> None:
+    source = Source()
+    with serving(source, tmp_path):
+        done = natproxy("ports", "release", "my-redis-0001-003/0001", "--state-dir", tmp_path)
+    assert (done.code, done.out, done.err) == (0, "port 6381 of my-redis-0001-003/0001 is free\n", "")
+    assert source.released == ["my-redis-0001-003/0001"]
+
+
+def test_a_port_that_cannot_be_released_is_exit_1(natproxy: Run, tmp_path: Path) -> None:
+    with serving(Source(release_error=ReleaseError("its node still exists")), tmp_path):
+        done = natproxy("ports", "release", "x", "--state-dir", tmp_path)
+    assert (done.code, done.out, done.err) == (1, "", "natproxy: its node still exists\n")
+
+
+# --- a process of its own
+
+
+@pytest.mark.parametrize("command", [["--help"], ["--version"], ["routes"], ["routes", "--json"], ["ports", "list"]])
+@pytest.mark.parametrize("end", ["closed pipe", "full disk"])
+def test_output_that_nobody_takes_is_no_traceback(tmp_path: Path, command: list[str], end: str) -> None:
+    if end == "closed pipe":
+        reading, writing = os.pipe()
+        os.close(reading)
+    else:
+        writing = os.open("/dev/full", os.O_WRONLY)
+    place = [] if command[0].startswith("-") else ["--state-dir", tmp_path]
+    with serving(Source(), tmp_path):
+        done = process(*command, *place, stdout=writing)
+    os.close(writing)
+    assert done.code == 1
+    assert done.err in ("", "natproxy: [Errno 28] No space left on device\n")
+
+
+def test_it_runs_as_a_module(config: Path) -> None:
+    done = process("check", "-c", config)
+    assert (done.code, done.err) == (0, "")
+    assert "good" in done.out

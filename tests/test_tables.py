@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from natproxy.controller.documents import CacheView, PortsDocument, RoutesDocument, RouteView
+from natproxy.tables import ports_table, route_remarks, routes_narrow, routes_wide
+from tests.controller.source import PORTS, ROUTES
+
+DOCUMENT = msgspec.convert(ROUTES, RoutesDocument)
+TARGET = "my-redis-0001-001.abcdef.0001.euw1.cache.amazonaws.com:6379"
+
+
+def shown(table: Table, width: int, *, colours: bool = False) -> str:
+    stream = io.StringIO()
+    system: Literal["standard"] | None = "standard" if colours else None
+    Console(file=stream, width=width, highlight=False, force_terminal=colours, color_system=system).print(table)
+    return stream.getvalue()
+
+
+def test_a_wide_table_has_a_line_for_each_route() -> None:
+    lines = [line.split() for line in shown(routes_wide(DOCUMENT), 200).splitlines()]
+    assert lines[0] == ["PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TARGET", "CONNECTIONS"]
+    assert lines[2] == [
+        *("6379", "my-redis", "node", "my-redis-0001-001/0001", "primary", "eu-west-1a", "open", TARGET, "12")
+    ]
+    assert lines[3][:4] == ["6380", "my-redis", "configuration", "unreachable"]
+    assert lines[4] == ["-", "my-redis", "node", "my-redis-0001-002/0001", "error", "0"]
+    assert len(lines) == 5
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_narrow_table_fits_and_loses_nothing(width: int) -> None:
+    text = shown(routes_narrow(DOCUMENT), width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "…" not in text
+    for word in ("6379", "my-redis", "primary", "eu-west-1a", "open", "unreachable", "configuration", "12"):
+        assert word in text
+    assert TARGET in "".join(text.split())
+
+
+def test_a_cache_is_named_once_in_a_narrow_table() -> None:
+    lines = [line.strip() for line in shown(routes_narrow(DOCUMENT), 100).splitlines()]
+    assert lines.count("my-redis") == 1
+
+
+def test_remarks_tell_every_reason_and_note() -> None:
+    assert [str(remark) for remark in route_remarks(DOCUMENT)] == [
+        "6380 unreachable: 10.0.1.231:6379 refused the connection",
+        "my-redis my-redis-0001-002/0001 error: the range 6379-6380 is full",
+        "my-radis: AWS knows no such cache",
+        "AWS knows no cache called my-radis",
+    ]
+
+
+def test_the_port_map_names_what_release_takes() -> None:
+    lines = [line.split() for line in shown(ports_table(msgspec.convert(PORTS, PortsDocument)), 100).splitlines()]
+    assert lines[0] == ["PORT", "NODE", "CACHE", "KIND", "GONE", "SINCE"]
+    assert lines[2] == ["6379", "my-redis-0001-001/0001", "my-redis", "node"]
+    assert lines[3] == ["6381", "my-redis-0001-003/0001", "my-redis", "node", "2025-01-30T08:15:00Z"]
+
+
+def test_states_have_colours_on_a_terminal() -> None:
+    text = shown(routes_wide(DOCUMENT), 200, colours=True)
+    assert "\x1b[32mopen" in text
+    assert "\x1b[31merror" in text
+
+
+@pytest.mark.parametrize("table", [routes_wide, routes_narrow])
+def test_what_comes_from_outside_is_neither_markup_nor_control(table: Callable[[RoutesDocument], Table]) -> None:
+    route = RouteView(port=1, kind="node", state="[blink]x", zone="\x1b[2J", target="a\nb[/]", role="[red]")
+    text = shown(table(RoutesDocument(generated="", caches=(CacheView(id="[bold]c", routes=(route,)),))), 200)
+    assert "\x1b" not in text
+    for shown_as_is in ("[blink]x", r"\x1b[2J", r"a\nb[/]", "[red]", "[bold]c"):
+        assert shown_as_is in text
