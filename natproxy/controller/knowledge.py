@@ -61,6 +61,7 @@ class Knowledge:
         self._rotating: frozenset[str] = frozenset()
         self._saved_at = float("-inf")
         self._saved_snapshot: Snapshot | None = None
+        self._saved_hosts = frozenset(state.addresses)
         self._errors: Mapping[RouteKey, str] = {}
         for host, addresses in state.addresses.items():
             self.book[host] = observe(None, addresses, clock(), always_rotates=False)
@@ -156,9 +157,13 @@ class Knowledge:
         self.name_failures = {host: reason for host, reason in self.name_failures.items() if host in hosts}
         return hosts
 
-    def save_addresses(self) -> None:
-        """Write changed addresses down, not too often. A failure is logged and shown, and tried again."""
-        if self._clock() - self._saved_at < SAVE_ADDRESSES_SECONDS and self.save_error is None:
+    def save_addresses(self, *, at_once: bool = False) -> None:
+        """Write changed addresses down, not too often, but those of a host that has none written down at once.
+
+        ``at_once``: before a stop. A failure is logged and shown, and tried again.
+        """
+        is_due = self._clock() - self._saved_at >= SAVE_ADDRESSES_SECONDS or self.save_error is not None
+        if not (at_once or is_due or self.book.keys() - self._saved_hosts):
             return
         try:
             self._save(self.portmap)
@@ -188,6 +193,7 @@ class Knowledge:
             raise
         self._saved_at = self._clock()
         self._saved_snapshot = snapshot
+        self._saved_hosts = frozenset(state.addresses)
         self.portmap = portmap
         if self.save_error is not None:
             event(_log, logging.INFO, "state can be saved again")

@@ -189,8 +189,11 @@ class Workers:
         # A worker that is gone is replaced, and its successor is told everything anew.
         if worker.is_deaf:
             return
-        with contextlib.suppress(ChannelError):
+        try:
             worker.channel.send(message, [sock.fileno() for sock in sockets])
+        except ChannelError as error:
+            if isinstance(message, messages.Serve) and sockets:
+                event(_log, logging.ERROR, "worker gets no port", worker=worker.number, port=message.port, error=error)
         self._watch_writing(worker)
 
     def _watch_writing(self, worker: Worker) -> None:
@@ -278,12 +281,7 @@ class Workers:
         for worker in list(self._workers.values()):
             self._forget(worker)
 
-    def _worker_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Leave out AWS's credentials, and what the service manager means for this process alone."""
-    return {name: value for name, value in environ.items() if not name.startswith(_NOT_FOR_WORKERS)}
-
-
-async def _all_ended(self) -> None:
+    async def _all_ended(self) -> None:
         while processes := [worker.process for worker in self._workers.values() if worker.status is None]:
             await asyncio.gather(*(process.wait() for process in processes))
             await asyncio.sleep(0)  # for ``_reap`` to take note
@@ -305,3 +303,8 @@ def _with_sockets(serve: messages.Serve, count: int) -> messages.Serve:
 
 def _how_ended(status: int) -> str:
     return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+
+
+def _worker_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Leave out AWS's credentials, and what the service manager means for this process alone."""
+    return {name: value for name, value in environ.items() if not name.startswith(_NOT_FOR_WORKERS)}

@@ -10,8 +10,9 @@ How a connection ends (interface of natproxy, "When a live connection ends"):
 - EOF on one leg: what was read before is written to the peer first, then the peer's socket is shut for writing. The
   other direction lives on. When both directions have ended the relay is over.
 - A reset on one leg resets the other (SO_LINGER 0), so that neither side takes a broken answer for a whole one.
-- Writing to a leg fails: its own last words may still lie unread in the kernel (an error reply, then a close). They are
-  delivered before the reset is passed on.
+- Writing to a leg fails, or it is reset after its EOF: its own last words may still lie in the kernel, unread or on
+  their way (an error reply, then a close, while the peer went on sending). They are delivered before the reset is
+  passed on (``LastWords``), because a reset throws away what its receiver has not got yet.
 
 Edges. A leg is registered once for reading, edge-triggered. ``OUT`` is added when a write first finds the socket full,
 and stays: the kernel then reports it only after a full buffer has drained. An edge that arrives while a leg may not
@@ -39,6 +40,10 @@ BUFFER_BYTES = 256 * 1024
 READS_PER_TURN = 4
 """A leg that has moved this many full buffers lets the others have their turn."""
 
+LAST_WORDS_SECONDS = 5.0
+"""How long a peer may take no more of what the other said before it broke."""
+_LOOK_SECONDS = 0.05
+
 _BUFFER = bytearray(BUFFER_BYTES)
 _VIEW = memoryview(_BUFFER)
 """One for the process: a read is always followed by its write, with nothing in between."""
@@ -55,8 +60,10 @@ class Leg:
         "is_armed",
         "is_broken",
         "is_patient",
+        "is_queued",
         "is_readable",
         "is_shut",
+        "is_torn",
         "peer",
         "pending",
         "received_bytes",
@@ -79,8 +86,12 @@ class Leg:
         """This socket is shut for writing."""
         self.is_broken = False
         """Writing to this socket failed; only its last words are still wanted."""
+        self.is_torn = False
+        """It was reset before it had sent its end: no end is to be passed on."""
         self.is_readable = False
         """An edge said that there is something to read, and it has not been used up."""
+        self.is_queued = False
+        """It has a turn coming (``Loop.again``); never two, or it would get ever more of them."""
         self.is_armed = False
         """Registered for OUT."""
         self.is_patient = False
@@ -90,15 +101,21 @@ class Leg:
         """Serve the events of this socket."""
         if self.pending is not None and events & ~IN:
             self._flush()
-        if events & ERROR and (self.has_eof or self.peer.pending is not None):
-            # No read would find this error: there is nothing to read any more, or no room to read it to.
-            self._take_error()
         if events & ~OUT and not self.relay.is_over:
             # Anything but plain IN (end, error, urgent data) must be read up to EAGAIN.
             self.pump(bool(events & ~(IN | OUT)))
+        if events & ERROR and (self.has_eof or self.peer.pending is not None):
+            # No read would find this error: there is nothing to read any more, or no room to read it to.
+            self._take_error()
 
-    def resume(self) -> None:
-        """Go on reading in a later turn: the peer has room again, or the fair share of the last turn was used up."""
+    def _read_later(self) -> None:
+        """Go on reading in the next turn: the peer has room again, or the fair share of this turn is used up."""
+        if not self.is_queued:
+            self.is_queued = True
+            self.relay.loop.again(self._resume)
+
+    def _resume(self) -> None:
+        self.is_queued = False
         if not self.relay.is_over and self.is_readable:
             self.pump(True)
 
@@ -130,7 +147,7 @@ class Leg:
             if count < BUFFER_BYTES and not until_empty:
                 return
         self.is_readable = True
-        self.relay.loop.again(self.resume)
+        self._read_later()
 
     def write(self, count: int) -> bool:
         """Write the first ``count`` bytes of the shared buffer; keep what does not go. True where all went."""
@@ -166,11 +183,14 @@ class Leg:
         if peer.has_eof:
             self.relay.shut(self)
         elif peer.is_readable:
-            self.relay.loop.again(peer.resume)
+            peer._read_later()
 
     def _take_error(self) -> None:
         number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if not self.relay.is_over else 0
-        if number:
+        if number == errno.EPIPE:
+            # Its end came before its reset (tcp_reset() of the kernel in CLOSE_WAIT): what it said is whole.
+            self._write_failed(OSError(number, os.strerror(number)))
+        elif number:
             self.relay.leg_failed(self, OSError(number, os.strerror(number)))
 
     def _arm(self) -> None:
@@ -183,12 +203,41 @@ class Leg:
         if self.is_broken:
             return True
         self.is_broken = True
+        self.is_torn = error.errno != errno.EPIPE and not self.has_eof
         if not self.has_eof:
             self.pump(True)
-        # With last words still on their way, their end comes back here through ``resume``, or through ``shut``.
-        if not self.relay.is_over and self.peer.pending is None and not self.is_readable:
-            self.relay.leg_failed(self, error)
+        LastWords(self, error).look()
         return False
+
+    def unheard_bytes(self) -> int:
+        """Return how much of what this leg said its peer has not acknowledged; 1 stands for what is not read yet."""
+        waiting = len(self.peer.pending) if self.peer.pending is not None else 0
+        return waiting + liveness.queued_bytes(self.peer.sock) + self.is_readable
+
+
+class LastWords:
+    """Delivers what a leg said before it broke, then resets the other one: a reset now would throw it away."""
+
+    __slots__ = ("_error", "_left", "_leg", "_progress_at")
+
+    def __init__(self, leg: Leg, error: OSError) -> None:
+        self._leg = leg
+        self._error = error
+        self._left = -1
+        self._progress_at = leg.relay.loop.now
+
+    def look(self) -> None:
+        """End the relay, or look again in a while."""
+        relay = self._leg.relay
+        if relay.is_over:
+            return
+        left = self._leg.unheard_bytes()
+        if left != self._left:
+            self._left, self._progress_at = left, relay.loop.now
+        if not left or relay.loop.now - self._progress_at >= LAST_WORDS_SECONDS:
+            relay.leg_failed(self._leg, self._error)
+        else:
+            relay.loop.call_later(_LOOK_SECONDS, self.look)
 
 
 class Relay:
@@ -240,10 +289,10 @@ class Relay:
         if self.is_over or leg.is_shut:
             return
         leg.is_shut = True
-        if leg.peer.is_broken:
-            self.end(self._reset_outcome(leg.peer), is_reset=True)
+        if leg.peer.is_torn:
             return
-        if leg.has_eof and leg.pending is None and leg.peer.pending is None:
+        is_broken = leg.is_broken or leg.peer.is_broken
+        if leg.has_eof and leg.pending is None and leg.peer.pending is None and not is_broken:
             self.end(Outcome.CLIENT_CLOSED if self._ended_first is self.client else Outcome.NODE_CLOSED)
             return
         # ENOTCONN: reset meanwhile; its own event tells.
@@ -252,14 +301,12 @@ class Relay:
 
     def leg_failed(self, leg: Leg, error: OSError) -> None:
         """``leg`` was reset or timed out: the other one is reset."""
+        is_client = leg is self.client
         if error.errno in _TIMEOUT_ERRNOS:
-            outcome = Outcome.CLIENT_TIMEOUT if leg is self.client else Outcome.NODE_TIMEOUT
+            outcome = Outcome.CLIENT_TIMEOUT if is_client else Outcome.NODE_TIMEOUT
             self.end(outcome, error.strerror or "", is_reset=True)
         else:
-            self.end(self._reset_outcome(leg), is_reset=True)
-
-    def _reset_outcome(self, leg: Leg) -> Outcome:
-        return Outcome.CLIENT_RESET if leg is self.client else Outcome.NODE_RESET
+            self.end(Outcome.CLIENT_RESET if is_client else Outcome.NODE_RESET, is_reset=True)
 
     def check(self, dead_seconds: float) -> None:
         """Look after peers that neither read nor answer; to be called a few times within ``dead_seconds``."""

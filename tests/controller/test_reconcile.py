@@ -163,14 +163,6 @@ async def test_a_hint_while_aws_is_being_asked_has_it_asked_again() -> None:
 @pytest.mark.usefixtures("_at_once")
 @pytest.mark.parametrize("trouble", [TOO_FAST, RawAnswers([], None, [], failures=(DENIED, THROTTLED))])
 async def test_hints_do_not_press_aws_while_it_throttles(trouble: RawAnswers | Exception) -> None:
-    aws = Aws(trouble)
-    aws.refresh = 3600.0
-    async with aws.running():
-        await aws.next()
-        aws.discovery._failures = 16  # a long pause
-        await aws.is_left_alone(0.01)
-        aws.discovery.hint()
-        assert aws.discovery._is_patient
     aws = Aws(*[trouble] * 20)
     for _ in range(20):
         await aws.discovery.run_once()

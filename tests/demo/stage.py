@@ -175,7 +175,10 @@ class Stage:
     def __init__(self, signals: Signals) -> None:
         self.signals = signals
         self.ports = free_ports()
-        self.cloud = Cloud()
+        try:
+            self.cloud = Cloud()
+        except RuntimeError as error:  # no free port for its nodes
+            raise StageError(str(error)) from error
         self.clients: list[Client] = []
         self._stack = contextlib.ExitStack()
 

@@ -41,7 +41,7 @@ SENTENCES = {
 def sentence(line: Line) -> str | None:
     """Return what a log line tells, without its subject, which is natproxy; None where it is of no interest."""
     template = SENTENCES.get(str(line.get("event")))
-    if template is None:
+    if template is None or line.get("node_bytes") == 0:  # who got no byte will try again, and again
         return None
     try:
         return template.format_map({key: _plain(value) for key, value in line.items()})

@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import uvloop
+
+from natproxy import messages
+from natproxy.controller import workers as workers_module
+from natproxy.controller.workers import SILENT_SECONDS, WORKER_COMMAND, Workers
+from natproxy.errors import NatproxyError
+from natproxy.model import Outcome
+
+SCRIPT = """
+import os, signal, socket, sys, time
+from natproxy import messages
+from natproxy.channel import worker_end
+sock = socket.socket(fileno=int(sys.argv[1]))
+channel = worker_end(sock)
+channel.send(messages.Ready(os.getpid()))
+"""
+
+
+def stand_in(script: str) -> tuple[str, ...]:
+    """A worker that is ready and then does what ``script`` says."""
+    return (sys.executable, "-c", SCRIPT + script)
+
+
+IGNORES_ALL = stand_in("while True: signal.pause()")
+DIES_WITH_LAST_WORDS = stand_in("""
+for port in range(1000):
+    channel.send(messages.DialFailed(port, "node-refused", "x" * 50))
+os._exit(7)
+""")
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "RESTART_SECONDS", 0.01)
+
+
+class Stage:
+    """Workers, a node that echoes, and one port."""
+
+    def __init__(self, count: int, command: Sequence[str]) -> None:
+        self.heard: asyncio.Queue[tuple[int, messages.Up]] = asyncio.Queue()
+        self.lost: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+        self.workers = Workers(
+            count,
+            lambda number, message: self.heard.put_nowait((number, message)),
+            lambda number, why: self.lost.put_nowait((number, why)),
+            command,
+        )
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.listening.setblocking(False)
+        self.port = self.listening.getsockname()[1]
+        self.node: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        self.node = await asyncio.start_server(echo, "127.0.0.1", 0)
+
+    def serve(self, **facts: object) -> messages.Serve:
+        assert self.node is not None
+        address = self.node.sockets[0].getsockname()
+        serve = messages.Serve(self.port, "c", "node", "n", (address,), False, None, 3.0, None, 30.0)
+        return msgspec.structs.replace(serve, **facts)
+
+    async def hear(self, wanted: Callable[[messages.Up], bool]) -> tuple[int, messages.Up]:
+        """Wait for a message."""
+        async with asyncio.timeout(20):
+            while True:
+                number, message = await self.heard.get()
+                if wanted(message):
+                    return number, message
+
+    async def next_loss(self) -> tuple[int, str]:
+        return await asyncio.wait_for(self.lost.get(), 20)
+
+    async def talk(self) -> bytes:
+        """Connect, say a word, and return what comes back."""
+        async with asyncio.timeout(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            try:
+                writer.write(b"PING")
+                return await reader.read(4)
+            except ConnectionResetError:
+                return b""
+            finally:
+                writer.transport.abort()
+
+    async def is_running(self, count: int) -> None:
+        """Wait until as many workers were heard of as there should be, each a new one."""
+        numbers: set[int] = set()
+        while len(numbers) < count:
+            number, _ = await self.hear(lambda message: isinstance(message, messages.Counts))
+            if number in self.workers.pids():
+                numbers.add(number)
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while chunk := await reader.read(100):
+            writer.write(chunk)
+    except ConnectionResetError:
+        pass
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def staged(count: int = 1, command: Sequence[str] = WORKER_COMMAND) -> AsyncIterator[Stage]:
+    stage = Stage(count, command)
+    try:
+        await stage.open()
+        await stage.workers.start()
+        yield stage
+    finally:
+        await stage.workers.stop(0.0)
+        stage.listening.close()
+        assert stage.node is not None
+        stage.node.close()
+        assert stage.workers.running == 0
+
+
+async def test_all_are_started_and_serve_what_they_are_told() -> None:
+    async with staged(2) as stage:
+        assert stage.workers.running == 2
+        assert len(set(stage.workers.pids().values())) == 2
+        stage.workers.serve(stage.serve(), [stage.listening])
+        assert await stage.talk() == b"PING"
+
+
+async def test_counts_come_up_and_orders_go_down() -> None:
+    async with staged() as stage:
+        stage.workers.serve(stage.serve(), [stage.listening])
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+        await stage.hear(lambda message: isinstance(message, messages.Counts) and message.open == 1)
+        stage.workers.end(messages.End(stage.port, None, 0.0, Outcome.GONE))
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        _, message = await stage.hear(lambda message: isinstance(message, messages.Finished))
+        assert isinstance(message, messages.Finished)
+        assert [one.outcome for one in message.connections] == [Outcome.GONE]
+        writer.close()
+
+
+async def test_a_policy_is_told_when_it_is_new() -> None:
+    async with staged() as stage:
+        stage.workers.serve(stage.serve(), [stage.listening])
+        stage.workers.set_policy(messages.Policy(log_connections=False))
+        assert await stage.talk() == b"PING"
+        seen: list[messages.Up] = []
+        await stage.hear(lambda m: seen.append(m) or isinstance(m, messages.Counts) and bool(m.routes) and not m.open)
+        assert not any(isinstance(message, messages.Finished) for message in seen)
+
+
+async def test_an_unserved_port_is_closed() -> None:
+    async with staged() as stage:
+        stage.workers.serve(stage.serve(), [stage.listening])
+        assert await stage.talk() == b"PING"
+        stage.workers.unserve(stage.port, Outcome.GONE)
+        stage.workers.unserve(stage.port, Outcome.GONE)  # harmless
+        stage.listening.close()
+        assert stage.workers._served == {}
+        while True:
+            try:
+                assert await stage.talk() == b""
+            except ConnectionRefusedError:
+                break
+
+
+async def test_a_killed_worker_is_replaced_and_its_successor_serves_by_the_newest_values() -> None:
+    async with staged() as stage:
+        stage.workers.serve(stage.serve(addresses=()), [stage.listening])
+        stage.workers.serve(stage.serve(), ())  # its name has answered
+        assert await stage.talk() == b"PING"
+        ((number, pid),) = stage.workers.pids().items()
+        os.kill(pid, signal.SIGKILL)
+        assert await stage.next_loss() == (number, "was killed by signal 9")
+        assert await stage.talk() == b"PING"
+        assert number not in stage.workers.pids()
+
+
+async def test_a_successor_refuses_on_a_draining_port() -> None:
+    async with staged() as stage:
+        stage.workers.serve(stage.serve(), [stage.listening])
+        stage.workers.serve(stage.serve(refuse=Outcome.GONE.value), ())
+        assert await stage.talk() == b""
+        ((_, pid),) = stage.workers.pids().items()
+        os.kill(pid, signal.SIGKILL)
+        await stage.next_loss()
+        assert await stage.talk() == b""
+
+
+async def test_last_words_are_heard_and_the_end_is_told_as_it_was() -> None:
+    async with staged(1, DIES_WITH_LAST_WORDS) as stage:
+        for expected in range(1000):
+            number, message = await asyncio.wait_for(stage.heard.get(), 20)
+            assert isinstance(message, messages.DialFailed)
+            assert (number, message.port) == (1, expected)
+        assert await stage.next_loss() == (1, "ended with status 7")
+
+
+async def test_a_worker_that_closes_its_channel_and_lives_on_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "KILL_SECONDS", 0.05)
+    async with staged(1, stand_in("sock.close()\nwhile True: signal.pause()")) as stage:
+        assert await stage.next_loss() == (1, "was killed by signal 9")
+
+
+async def test_a_worker_that_cannot_be_replaced_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, refusals = asyncio.create_subprocess_exec, iter([True, True, False])
+
+    async def create(*arguments: str, **options: object) -> asyncio.subprocess.Process:
+        if next(refusals, False):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return await real(*arguments, **options)  # type: ignore[arg-type]
+
+    async with staged() as stage:
+        stage.workers.serve(stage.serve(), [stage.listening])
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", create)
+        ((_, pid),) = stage.workers.pids().items()
+        os.kill(pid, signal.SIGKILL)
+        await stage.next_loss()
+        assert await stage.talk() == b"PING"
+        told = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+        assert told == ["worker not started, it will be tried again"] * 2
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ((sys.executable, "-c", "raise SystemExit(3)"), "it ended with status 3"),
+        (("/nonexistent/python",), "No such file"),
+    ],
+)
+async def test_a_worker_that_cannot_start_is_told(command: Sequence[str], why: str) -> None:
+    stage = Stage(1, command)
+    with pytest.raises(NatproxyError, match=f"a worker cannot be started: .*{why}"):
+        await stage.workers.start()
+    await stage.workers.stop(0.0)
+    assert stage.lost.empty()
+    stage.listening.close()
+
+
+async def test_a_worker_that_does_not_get_ready_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "START_SECONDS", 0.05)
+    monkeypatch.setattr(workers_module, "KILL_SECONDS", 0.05)
+    stage = Stage(1, (sys.executable, "-c", "import signal; signal.pause()"))
+    with pytest.raises(NatproxyError, match=r"cannot be started: it was not ready within 0\.05 s"):
+        await stage.workers.start()
+    await stage.workers.stop(0.0)
+    assert stage.workers.running == 0
+    stage.listening.close()
+
+
+def test_it_all_works_on_the_daemon_s_own_loop() -> None:
+    async def live() -> None:
+        async with staged() as stage:
+            stage.workers.serve(stage.serve(), [stage.listening])
+            assert await stage.talk() == b"PING"
+            ((number, pid),) = stage.workers.pids().items()
+            os.kill(pid, signal.SIGKILL)
+            assert await stage.next_loss() == (number, "was killed by signal 9")
+            assert await stage.talk() == b"PING"
+
+    uvloop.run(live())
+
+
+# Workers that hang.
+
+
+async def test_a_stopped_worker_is_killed_and_replaced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with staged() as stage:
+        stage.workers.kill_silent()
+        assert stage.workers.silent() == []
+        ((number, pid),) = stage.workers.pids().items()
+        os.kill(pid, signal.SIGSTOP)
+        stage.workers._workers[number].heard_at -= SILENT_SECONDS + 1.0
+        assert stage.workers.silent() == [number]
+        stage.workers.kill_silent()
+        assert await stage.next_loss() == (number, "was killed by signal 9")
+        assert [record.getMessage() for record in caplog.records] == ["worker hangs and is killed"]
+        stage.workers.serve(stage.serve(), [stage.listening])
+        assert await stage.talk() == b"PING"
+
+
+async def test_nobody_is_killed_for_a_silence_in_which_this_process_did_not_listen() -> None:
+    async with staged() as stage:
+        stage.workers.kill_silent()
+        (worker,) = stage.workers._workers.values()
+        worker.heard_at -= 60.0  # the process, or the whole machine, was paused for a minute
+        stage.workers._looked_at -= 60.0
+        stage.workers.kill_silent()
+        assert stage.workers.silent() == []
+        assert worker.status is None
+        assert stage.workers.running == 1
+
+
+# The end.
+
+
+async def test_connections_may_end_by_themselves_at_a_stop() -> None:
+    async with staged() as stage:
+        stage.workers.serve(stage.serve(), [stage.listening])
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+        writer.write(b"PING")
+        assert await reader.readexactly(4) == b"PING"
+        stopping = asyncio.get_running_loop().create_task(stage.workers.stop(30.0))
+        writer.write(b"PONG")
+        assert await reader.readexactly(4) == b"PONG"
+        writer.write_eof()
+        assert await reader.read() == b""
+        await asyncio.wait_for(stopping, 20)
+        _, message = await stage.hear(lambda message: isinstance(message, messages.Finished))
+        assert isinstance(message, messages.Finished)
+        assert stage.lost.empty()
+        writer.close()
+
+
+async def test_a_worker_that_ignores_the_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "KILL_SECONDS", 0.05)
+    async with staged(2, IGNORES_ALL) as stage:
+        processes = [worker.process for worker in stage.workers._workers.values()]
+        await asyncio.wait_for(stage.workers.stop(0.0), 20)
+        assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2
+        assert stage.lost.empty()
+
+
+async def test_a_successor_that_comes_up_during_the_stop_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked, go = asyncio.create_subprocess_exec, asyncio.Event(), asyncio.Event()
+
+    async def create(*arguments: str, **options: object) -> asyncio.subprocess.Process:
+        asked.set()
+        await go.wait()
+        return await real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(workers_module, "KILL_SECONDS", 0.5)
+    async with staged(2) as stage:
+        stage.workers.serve(stage.serve(), [stage.listening])
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", create)
+        os.kill(stage.workers.pids()[1], signal.SIGKILL)
+        os.kill(stage.workers.pids()[2], signal.SIGSTOP)  # so that the stop takes its time
+        await asyncio.wait_for(asked.wait(), 20)
+        stopping = asyncio.get_running_loop().create_task(stage.workers.stop(0.0))
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.wait_for(stopping, 20)
+        assert stage.workers.running == 0
+
+
+async def test_all_can_be_ended_at_once() -> None:
+    async with staged(2, IGNORES_ALL) as stage:
+        processes = [worker.process for worker in stage.workers._workers.values()]
+        stage.workers.kill_all()
+        assert [await process.wait() for process in processes] == [-signal.SIGKILL] * 2

@@ -1,0 +1,207 @@
+"""A loop that is turned by hand, and TCP connections over loopback: the data path without a thread. I/O: TCP."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+
+from natproxy.model import Outcome
+from natproxy.worker.liveness import set_up_socket
+from natproxy.worker.loop import READ, READ_WRITE, Loop
+from natproxy.worker.relay import Relay
+
+SECONDS = 20.0
+"""How long anything may take before a test fails."""
+TICK_SECONDS = 0.005
+
+
+class Nobody:
+    """Receives the events of a socket that is not handed over yet."""
+
+    def ready(self, events: int) -> None:
+        """Ignore them."""
+
+
+def turn_until(loop: Loop, is_so: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Turn the loop until something is so."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen"
+        turn(loop)
+
+
+def turn(loop: Loop, times: int = 1) -> None:
+    """Turn the loop, a moment at most for each turn."""
+    for _ in range(times):
+        timer = loop.call_later(TICK_SECONDS, lambda: None)
+        loop.turn()
+        timer.cancel()
+
+
+def settle(loop: Loop) -> None:
+    """Turn the loop until nothing happens for a while."""
+    quiet = 0
+    while quiet < 3:
+        was_idle: list[bool] = []
+        timer = loop.call_later(TICK_SECONDS, lambda said=was_idle: said.append(True))
+        loop.turn()
+        timer.cancel()
+        quiet = quiet + 1 if was_idle else 0
+
+
+def listen(address: str = "127.0.0.1", backlog: int = 512) -> socket.socket:
+    """Return a listening socket on any free port, for any test's node."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.bind((address, 0))
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    sock.settimeout(SECONDS)
+    return sock
+
+
+def tcp_pair(receive_buffer: int | None = None, send_buffer: int | None = None) -> tuple[socket.socket, socket.socket]:
+    """Return (the relay's end, the peer's end) of a TCP connection; what the peer receives with, and both send with."""
+    with listen() as listening:
+        theirs = socket.socket()
+        if send_buffer is not None:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        if receive_buffer is not None:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        theirs.connect(listening.getsockname())
+        ours, _ = listening.accept()
+    if send_buffer is not None:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    set_up_socket(ours, 30.0)
+    return ours, theirs
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a socket so that its peer sees a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def receive(sock: socket.socket, most: int = 1 << 20) -> bytes | None:
+    """Return what has arrived at a non-blocking socket, b"" at EOF, None where nothing has."""
+    try:
+        return sock.recv(most)
+    except BlockingIOError:
+        return None
+
+
+class Joined:
+    """A client and a node whose connections a relay joins, and the loop that it hangs on."""
+
+    def __init__(
+        self, *, receive_buffer: int | None = None, send_buffer: int | None = None, is_started: bool = True
+    ) -> None:
+        self.loop = Loop()
+        client_inside, self.client = tcp_pair(receive_buffer, send_buffer)
+        node_inside, self.node = tcp_pair(receive_buffer, send_buffer)
+        self.ends: list[tuple[Outcome, str]] = []
+        self.loop.watch(client_inside.fileno(), READ, Nobody())
+        self.loop.watch(node_inside.fileno(), READ_WRITE, Nobody())
+        self.relay = Relay(
+            self.loop, client_inside, node_inside, lambda outcome, detail: self.ends.append((outcome, detail))
+        )
+        if is_started:
+            self.relay.start(client_is_readable=False, node_is_readable=False)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None while it has not."""
+        assert len(self.ends) <= 1
+        return self.ends[0][0] if self.ends else None
+
+    def expect(self, sock: socket.socket, count: int) -> bytes:
+        """Return the next ``count`` bytes that arrive."""
+        got = bytearray()
+
+        def is_all() -> bool:
+            while len(got) < count and (data := receive(sock, count - len(got))) is not None:
+                assert data, f"EOF after {len(got)} of {count} bytes"
+                got.extend(data)
+            return len(got) == count
+
+        turn_until(self.loop, is_all)
+        return bytes(got)
+
+    def expect_to_the_end(self, sock: socket.socket) -> bytes:
+        """Return all that arrives until EOF."""
+        got = bytearray()
+        while True:
+            data = self.expect_some(sock)
+            if not data:
+                return bytes(got)
+            got.extend(data)
+
+    def expect_some(self, sock: socket.socket) -> bytes:
+        """Return what arrives next; b"" at EOF. Raises ConnectionResetError at a reset."""
+        got: list[bytes] = []
+
+        def has_some() -> bool:
+            data = receive(sock)
+            if data is not None:
+                got.append(data)
+            return bool(got)
+
+        turn_until(self.loop, has_some)
+        return got[0]
+
+    def send(self, sock: socket.socket, data: bytes) -> None:
+        """Send all of it, turning the loop meanwhile. Nobody reads at the other end: it has to fit."""
+        view = memoryview(data)
+
+        def is_sent() -> bool:
+            nonlocal view
+            while view:
+                try:
+                    view = view[sock.send(view) :]
+                except BlockingIOError:
+                    return False
+            return True
+
+        turn_until(self.loop, is_sent)
+
+    def stuff(self, sock: socket.socket, most: int = 256 << 20) -> int:
+        """Send until nothing goes any more, nobody reading; return how much went."""
+        chunk = bytes(1 << 16)
+        total = 0
+        while total < most:
+            try:
+                total += sock.send(chunk)
+            except BlockingIOError:
+                settle(self.loop)
+                try:
+                    total += sock.send(chunk)
+                except BlockingIOError:
+                    return total
+        return total
+
+    def close(self) -> None:
+        """Close everything."""
+        self.relay.end(Outcome.STOPPED)
+        for sock in (self.client, self.node):
+            sock.close()
+        self.loop.close()
+
+
+@contextlib.contextmanager
+def joined(
+    *, receive_buffer: int | None = None, send_buffer: int | None = None, is_started: bool = True
+) -> Iterator[Joined]:
+    """Yield a relay that joins a client and a node."""
+    pair = Joined(receive_buffer=receive_buffer, send_buffer=send_buffer, is_started=is_started)
+    try:
+        yield pair
+    finally:
+        pair.close()
