@@ -46,6 +46,8 @@ from natproxy.tasks import TaskOwner
 _log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+FIRST_NAMES_SECONDS = 1.5
+"""How long a start waits for names that no address is known of."""
 STATE_FILE = "state.json"
 CONTROL_SOCKET = "control.sock"
 
@@ -73,6 +75,7 @@ class Daemon:
         self._notifier = Notifier(environ)
         self._metrics = Metrics(__version__, CollectorRegistry())
         self._stopping = asyncio.Event()
+        self._name_came = asyncio.Event()
         self._is_discovered = False
         self._discovering: asyncio.Task[None] | None = None
         self._last_failure: Failure | None = None
@@ -91,6 +94,7 @@ class Daemon:
             await self._main_loop()
         except Exception as error:
             self._task_failed("main loop", error)
+        self._knowledge.save_addresses(at_once=True)
         await self._shutdown()
         return 1 if self._has_failed else 0
 
@@ -116,6 +120,7 @@ class Daemon:
         await self._workers.start()
         self._set_policy()
         self._settle(is_reload=False)
+        await self._first_names()
         self._discover_if_asked_to()
         self._show()
         self._notifier.ready(self._status)
@@ -127,6 +132,14 @@ class Daemon:
             config=config.path,
             routes=len(self._serving.current),
         )
+
+    async def _first_names(self) -> None:
+        """Give names of which nothing is known a moment to resolve: whoever connects at READY is to be served."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_NAMES_SECONDS):
+                while self._knowledge.has_unasked_names():
+                    self._name_came.clear()
+                    await self._name_came.wait()
 
     def _discover_if_asked_to(self) -> None:
         """Ask AWS now and from now on, unless there is nothing to ask for."""
@@ -263,6 +276,7 @@ class Daemon:
         self._metrics.record_discovery(DiscoveryFailure(failure.reason))
 
     def _name_answered(self, host: str, addresses: tuple[str, ...] | None, reason: str) -> None:
+        self._name_came.set()
         if addresses is None:
             self._metrics.record_name_failure()
         before = self._knowledge.book.get(host)

@@ -157,6 +157,11 @@ class Knowledge:
         self.name_failures = {host: reason for host, reason in self.name_failures.items() if host in hosts}
         return hosts
 
+    def has_unasked_names(self) -> bool:
+        """Tell whether there is a name of which no address is known, nor why."""
+        hosts = hosts_to_watch(self.desired.routes, self.snapshot)
+        return bool(hosts - self.book.keys() - self.name_failures.keys())
+
     def save_addresses(self, *, at_once: bool = False) -> None:
         """Write changed addresses down, not too often, but those of a host that has none written down at once.
 
@@ -174,8 +179,7 @@ class Knowledge:
 
     def _is_unsaved(self, portmap: PortMap) -> bool:
         """Tell whether there is more to write down than addresses, which have their own pace."""
-        is_same = portmap == self.portmap and replace(self.snapshot, notes=()) == self._saved_snapshot
-        return not is_same or self.save_error is not None
+        return portmap != self.portmap or replace(self.snapshot, notes=()) != self._saved_snapshot
 
     def _save(self, portmap: PortMap) -> None:
         """Write all of it down; only then is ``portmap`` what counts."""

@@ -18,6 +18,7 @@ from natproxy.channel import Channel, controller_end
 from natproxy.controller.logs import event
 from natproxy.errors import ChannelError, NatproxyError
 from natproxy.tasks import TaskOwner
+from natproxy.worker.shared import create_shared_counts, wipe
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +43,12 @@ Served = tuple[messages.Serve, Sequence[socket.socket]]
 class Worker:
     """One child process, as the controller sees it."""
 
-    def __init__(self, number: int, process: asyncio.subprocess.Process, channel: Channel[messages.Up]) -> None:
+    def __init__(
+        self, number: int, row: int, process: asyncio.subprocess.Process, channel: Channel[messages.Up]
+    ) -> None:
         self.number = number
+        self.row = row
+        """Its table of the shared counts; a worker that replaces it takes the same."""
         self.process = process
         self.channel = channel
         self.is_ready = asyncio.Event()
@@ -60,7 +65,8 @@ class Worker:
 class Workers:
     """Keeps ``count`` workers running and tells each of them the same.
 
-    ``command`` is what runs one; the descriptor of its channel is appended.
+    ``command`` is what runs one; the descriptor of its channel is appended, and with several workers that of the counts
+    they share, and the row that is its own.
     """
 
     def __init__(
@@ -76,6 +82,8 @@ class Workers:
         self._policy = messages.Policy(log_connections=True)
         self._is_stopping = False
         self._starting: Worker | None = None
+        self._counts = create_shared_counts(count) if count > 1 else None
+        """Memory in which several workers count connections together: a limit holds for the whole."""
         self._looked_at = float("-inf")
         self._tasks = TaskOwner(lambda name, error: event(_log, logging.ERROR, "task failed", task=name, error=error))
 
@@ -107,19 +115,21 @@ class Workers:
 
     async def _spawn(self) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        row = min(set(range(self._count)) - {worker.row for worker in self._workers.values()})
+        shared = () if self._counts is None else (self._counts, row)
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
                     *self._command,
-                    str(theirs.fileno()),
-                    pass_fds=[theirs.fileno()],
+                    *map(str, (theirs.fileno(), *shared)),
+                    pass_fds=[theirs.fileno(), *shared[:1]],
                     stdin=asyncio.subprocess.DEVNULL,
                     env=_worker_environ(os.environ),
                 )
         except BaseException:
             ours.close()
             raise
-        worker = Worker(next(self._numbers), process, controller_end(ours))
+        worker = Worker(next(self._numbers), row, process, controller_end(ours))
         self._workers[worker.number] = worker
         loop = asyncio.get_running_loop()
         loop.add_reader(worker.channel.fileno(), self._readable, worker)
@@ -159,6 +169,8 @@ class Workers:
         if self._workers.pop(worker.number, None) is not None:
             self._stop_watching(worker)
             worker.channel.close()
+            if self._counts is not None:
+                wipe(self._counts, worker.row)
 
     def _stop_watching(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
@@ -280,6 +292,9 @@ class Workers:
         await self._tasks.cancel_all()
         for worker in list(self._workers.values()):
             self._forget(worker)
+        if self._counts is not None:
+            os.close(self._counts)
+            self._counts = None
 
     async def _all_ended(self) -> None:
         while processes := [worker.process for worker in self._workers.values() if worker.status is None]:

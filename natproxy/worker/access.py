@@ -1,4 +1,4 @@
-"""Who may connect: networks, and how many connections at once. Pure but for the counts it keeps."""
+"""Who may connect: networks, and how many connections at once. I/O: counts, together with the other workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from natproxy.model import Network, Outcome
+from natproxy.worker.shared import SharedCounts
 
 _MEMO_MAX = 4096
 
@@ -44,32 +45,46 @@ class AllowList:
 
 
 class Census:
-    """Counts the connections of this worker, by limit group and by client address."""
+    """Counts connections by limit group and by client address; the limits hold for all workers that share ``shared``.
 
-    def __init__(self) -> None:
+    A connection is counted before the sum is looked at, so that several workers never let in too many together.
+    """
+
+    def __init__(self, shared: SharedCounts | None = None) -> None:
         self.open = 0
-        self._by_group: dict[str, int] = defaultdict(int)
-        self._by_client: dict[tuple[str, str], int] = defaultdict(int)
+        self._shared = shared
+        self._counts: defaultdict[str, int] = defaultdict(int)
+        """A group's name, or group and client address -> connections of this worker."""
 
     def admit(self, group: str, ip: str, maximum: int, maximum_per_client: int) -> Outcome | None:
         """Count one more connection, or return the outcome that turns it away."""
-        if self._by_group[group] >= maximum:
-            return Outcome.LIMIT
-        key = (group, ip)
-        if self._by_client.get(key, 0) >= maximum_per_client:
-            return Outcome.CLIENT_LIMIT
-        self._by_group[group] += 1
-        self._by_client[key] += 1
-        self.open += 1
-        return None
+        client = f"{group}\0{ip}"
+        self._add(group, 1)
+        self._add(client, 1)
+        if self._total(group) > maximum:
+            outcome = Outcome.LIMIT
+        elif self._total(client) > maximum_per_client:
+            outcome = Outcome.CLIENT_LIMIT
+        else:
+            self.open += 1
+            return None
+        self._add(client, -1)
+        self._add(group, -1)
+        return outcome
 
     def leave(self, group: str, ip: str) -> None:
         """Count one connection less."""
-        key = (group, ip)
         self.open -= 1
-        self._by_group[group] -= 1
-        if not self._by_group[group]:
-            del self._by_group[group]
-        self._by_client[key] -= 1
-        if not self._by_client[key]:
-            del self._by_client[key]
+        self._add(f"{group}\0{ip}", -1)
+        self._add(group, -1)
+
+    def _add(self, key: str, number: int) -> None:
+        count = self._counts[key] = self._counts[key] + number
+        if not count:
+            del self._counts[key]
+        if self._shared is not None:
+            self._shared.tell(key, count)
+
+    def _total(self, key: str) -> int:
+        elsewhere = 0 if self._shared is None else self._shared.elsewhere(key)
+        return self._counts.get(key, 0) + elsewhere

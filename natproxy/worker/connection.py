@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from typing import TYPE_CHECKING
 
 from natproxy.model import Address, Outcome
 from natproxy.worker.dial import Dial
 from natproxy.worker.loop import OUT, READ
-from natproxy.worker.relay import Relay
+from natproxy.worker.relay import Relay, close_by_reset
 
 if TYPE_CHECKING:
     from natproxy.worker.listener import Port
@@ -117,7 +116,9 @@ class Connection:
             self._dial = None
         if self._client is not None:
             self.port.loop.forget(self._client.fileno())
-            with contextlib.suppress(OSError):
+            if outcome is Outcome.NODE_RESET:
+                close_by_reset(self._client)
+            else:
                 self._client.close()
             self._client = None
         self.port.forget(self, outcome, detail)

@@ -14,6 +14,8 @@ from natproxy.worker.loop import OUT, READ_WRITE, Loop, Timer
 _PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 _DONE = frozenset({0, errno.EISCONN})
 _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_RESET = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE})
+"""It accepted, and had gone again before it was asked."""
 _MAX_SHARES = 3
 """With several addresses each gets a share of the time, a third at least: a dead first one leaves time for more."""
 
@@ -142,6 +144,8 @@ def _outcome(number: int) -> Outcome:
         return Outcome.REFUSED
     if number == errno.ETIMEDOUT:
         return Outcome.CONNECT_TIMEOUT
+    if number in _RESET:
+        return Outcome.NODE_RESET
     if number in _OUT_OF_DESCRIPTORS:
         return Outcome.NO_DESCRIPTORS
     return Outcome.NODE_UNREACHABLE

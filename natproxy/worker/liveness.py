@@ -4,7 +4,7 @@ Theory. Two timers of the kernel find a dead peer: keepalive probes while nothin
 while something is (tcp(7)). The second one has a trap: since Linux 5.11 it also cuts a peer that answers every
 zero-window probe but does not read (commit 9d9b1ee0b2d1, "tcp: fix TCP_USER_TIMEOUT with zero window"). A developer
 who stops at a breakpoint, or pages through MONITOR, is such a peer. So TCP_USER_TIMEOUT is lifted from a socket that is
-found stalled while its peer still acknowledges, and set again when its queue has drained. While it is lifted,
+found stalled while its peer still acknowledges, and set again when its queue moves or has drained. While it is lifted,
 ``is_dead`` itself watches how long the peer has been silent; the limit is then generous, because probes of a stalled
 connection may lie two minutes apart (TCP_RTO_MAX).
 """
@@ -22,12 +22,11 @@ KEEPALIVE_PROBES = 3
 STALLED_SILENCE_SECONDS = 250.0
 """Twice TCP_RTO_MAX and a little: a stalled peer that answered no probe for so long is gone."""
 _MILLISECONDS = 1000
-_TCP_INFO_BYTES = 60
-_RETRANSMITS = 2
-_UNACKED = struct.Struct("=I")
-_UNACKED_OFFSET = 24
-_LAST_ACK_OFFSET = 56
-"""struct tcp_info of linux/tcp.h: tcpi_unacked, tcpi_last_ack_recv (milliseconds)."""
+_TCP_INFO = struct.Struct("=2xB21xI16xI8xI")
+"""struct tcp_info of linux/tcp.h: tcpi_retransmits, tcpi_unacked, tcpi_last_data_sent, tcpi_last_ack_recv (the last two
+in milliseconds)."""
+_ACK_MILLISECONDS = 20
+"""An acknowledgement is seen to be as old as what it answers, give or take the kernel's ticks."""
 
 
 def dead_after_seconds(keepalive_seconds: float) -> float:
@@ -62,13 +61,19 @@ def is_dead(sock: socket.socket, is_lifted: bool, dead_seconds: float) -> tuple[
         if is_lifted:
             _set_user_timeout(sock, dead_seconds)
         return False, False
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-    silent_seconds = _UNACKED.unpack_from(info, _LAST_ACK_OFFSET)[0] / _MILLISECONDS
+    retransmits, unacked, sent_ago, heard_ago = _TCP_INFO.unpack(
+        sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    )
+    silent_seconds = heard_ago / _MILLISECONDS
+    if is_lifted and unacked and not retransmits:
+        # It takes bytes again.
+        _set_user_timeout(sock, dead_seconds)
+        return False, False
     if is_lifted:
         return silent_seconds >= max(dead_seconds, STALLED_SILENCE_SECONDS), True
-    # Nothing in flight, yet bytes queued: the peer's window is closed. In flight and repeated, yet acknowledged: it
-    # drops what it has no room for.
-    is_stalled = not _UNACKED.unpack_from(info, _UNACKED_OFFSET)[0] or bool(info[_RETRANSMITS])
+    # Nothing in flight, yet bytes queued: the peer's window is closed. In flight and repeated, yet answered: it drops
+    # what it has no room for. (In flight, repeated and not answered: it is gone, and the kernel's timer is right.)
+    is_stalled = not unacked or (retransmits and heard_ago <= sent_ago + _ACK_MILLISECONDS)
     if is_stalled and silent_seconds < dead_seconds / 2:
         _set_user_timeout(sock, 0)
         return False, True

@@ -1,7 +1,7 @@
 """A worker: sockets and routes in, counts, outcomes and hints out. I/O: talks to the controller over its channel.
 
-``python -m natproxy.worker.process FD`` is how the controller starts one; ``Worker(channel).run()`` in a thread is how
-a process that has no controller does. A worker ends when it is told to (Stop), or when its channel does.
+``python -m natproxy.worker.process FD [FD ROW]`` is how the controller starts one; ``Worker(channel).run()`` in a thread
+is how a process that has no controller does. A worker ends when it is told to (Stop), or when its channel does.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from natproxy import messages
 from natproxy.channel import Channel, worker_end
 from natproxy.errors import ChannelError
 from natproxy.model import Address, Outcome
-from natproxy.worker.access import Census
+from natproxy.worker.access import Census, plain_ip
 from natproxy.worker.connection import Connection
 from natproxy.worker.listener import ListeningSocket, Port
 from natproxy.worker.liveness import dead_after_seconds
 from natproxy.worker.loop import EXCLUSIVE, IN, OUT, Loop
+from natproxy.worker.shared import SharedCounts
 
 TICK_SECONDS = 1.0
 """How often counts are told and connections looked after."""
@@ -32,8 +33,8 @@ _SWEEP_AT_ONCE = 256
 """Connections looked after in one turn of the loop: a sweep over many must not delay a byte."""
 _LOG_SECONDS = 0.05
 _LOG_AT_ONCE = 256
-_LOG_BACKLOG_BYTES = 8 * 1024 * 1024
-"""With so much unread by the controller, log lines are dropped (and counted) rather than kept."""
+_BACKLOG_BYTES = 8 * 1024 * 1024
+"""With so much unread by the controller, log lines are dropped (and counted) rather than kept, and counts wait."""
 _ACCEPT_PAUSE_SECONDS = 0.1
 """How long accepting rests where the kernel has no memory or descriptor for one more connection."""
 _SPARE_DESCRIPTORS = 32
@@ -44,9 +45,9 @@ _CHECKS_WHILE_DYING = 6
 class Worker:
     """Serves ports as the controller says."""
 
-    def __init__(self, channel: Channel[messages.Down]) -> None:
+    def __init__(self, channel: Channel[messages.Down], census: Census | None = None) -> None:
         self.loop = Loop()
-        self.census = Census()
+        self.census = Census() if census is None else census
         self.logs_connections = True
         self._channel = channel
         self._channel_waits = False
@@ -58,6 +59,10 @@ class Worker:
         self._is_stopping = False
         self._sweep: Iterator[Connection] = iter(())
         self._next_check: dict[int, float] = {}
+        self._last_counts: list[messages.RouteCounts] = []
+        """Of ports that are served no longer."""
+        self._listening = 0
+        self._has_said_stopped = False
         self._spare: int | None = None
         self._descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
@@ -102,8 +107,8 @@ class Worker:
             case messages.Serve():
                 self._serve(message, fds)
             case messages.Unserve():
-                if (port := self._ports.pop(message.port, None)) is not None:
-                    port.close(Outcome(message.outcome))
+                if (port := self._ports.get(message.port)) is not None:
+                    self._unserve(port, Outcome(message.outcome))
             case messages.End():
                 if (port := self._ports.get(message.port)) is not None:
                     address = None if message.address is None else Address(*message.address)
@@ -124,13 +129,24 @@ class Worker:
         for sock in sockets:
             sock.setblocking(False)
         port = self._ports[serve.port] = Port(self, self.loop, serve, sockets)
+        self._listening += len(sockets)
         if self._is_accepting and not self._is_stopping:
             port.resume()
+
+    def _unserve(self, port: Port, outcome: Outcome) -> None:
+        self._listening -= len(port.listening)
+        port.close(outcome)
+        del self._ports[port.serve.port]
+        self._next_check.pop(port.serve.port, None)
+        if (counts := port.counts.take(0)) is not None:
+            self._last_counts.append(counts)
 
     def _stop(self, seconds: float) -> None:
         self._is_stopping = True
         for port in self._ports.values():
             port.stop_listening()
+        self._listening = 0
+        for port in self._ports.values():
             port.end_within(seconds, None, Outcome.STOPPED)
         self._stop_if_done()
 
@@ -140,8 +156,9 @@ class Worker:
             self._stop_if_done()
 
     def _stop_if_done(self) -> None:
-        if self.census.open:
+        if self.census.open or self._has_said_stopped:
             return
+        self._has_said_stopped = True
         self._flush_log()
         self._tell_counts()
         self._tell(messages.Stopped())
@@ -176,7 +193,7 @@ class Worker:
 
     def log_finished(self, finished: messages.FinishedConnection) -> None:
         """Queue what the log will say of a connection."""
-        if self._channel.waiting_bytes > _LOG_BACKLOG_BYTES:
+        if self._channel.waiting_bytes > _BACKLOG_BYTES:
             self._dropped_logs += 1
             return
         if not self._finished:
@@ -214,7 +231,7 @@ class Worker:
                 self._look_after(connection, now, connection.port.serve.port in due)
         if count == _SWEEP_AT_ONCE:
             self.loop.again(lambda: self._go_on_sweeping(due) if self._sweep is sweep else None)
-        else:
+        elif self._channel.waiting_bytes <= _BACKLOG_BYTES:
             self._tell_counts()
 
     def _look_after(self, connection: Connection, now: float, is_due: bool) -> None:
@@ -229,7 +246,7 @@ class Worker:
             relay.check(dead_after_seconds(serve.keepalive_seconds))
 
     def _tell_counts(self) -> None:
-        routes = []
+        routes, self._last_counts = self._last_counts, []
         for port in self._ports.values():
             counts = port.counts.take(len(port.connections))
             if counts is not None:
@@ -248,8 +265,7 @@ class Worker:
 
     def has_descriptors(self) -> bool:
         """Say whether there is room for one more connection (two descriptors) and what natproxy itself may need."""
-        used = 2 * self.census.open + sum(len(port.listening) for port in self._ports.values())
-        return used + _SPARE_DESCRIPTORS + 2 <= self._descriptor_limit
+        return 2 * self.census.open + self._listening + _SPARE_DESCRIPTORS + 2 <= self._descriptor_limit
 
     def watch_listening(self, listening: ListeningSocket) -> None:
         """Accept on a listening socket; of several workers that share it one is woken, not all."""
@@ -264,7 +280,7 @@ class Worker:
             self._spare = None
             with contextlib.suppress(OSError):
                 client, peer = listening.sock.accept()
-                listening.port.turn_away(client, Outcome.NO_DESCRIPTORS, str(peer[0]), int(str(peer[1])))
+                listening.port.turn_away(client, Outcome.NO_DESCRIPTORS, plain_ip(str(peer[0])), int(str(peer[1])))
         with contextlib.suppress(OSError):
             self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         if self._is_accepting:
@@ -281,7 +297,7 @@ class Worker:
 
 
 def main() -> None:
-    """Serve on the channel whose descriptor the command line names."""
+    """Serve on the channel whose descriptor the command line names; that of shared counts, and a row, may follow."""
     # A terminal's Ctrl-C and a service manager's SIGTERM reach the whole group: the controller alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -293,7 +309,9 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    Worker(worker_end(socket.socket(fileno=int(sys.argv[1])))).run()
+    channel, *counts = (int(word) for word in sys.argv[1:])
+    shared = SharedCounts(*counts) if counts else None
+    Worker(worker_end(socket.socket(fileno=channel)), Census(shared)).run()
 
 
 if __name__ == "__main__":

@@ -108,13 +108,14 @@ class Leg:
             # No read would find this error: there is nothing to read any more, or no room to read it to.
             self._take_error()
 
-    def _read_later(self) -> None:
+    def read_later(self) -> None:
         """Go on reading in the next turn: the peer has room again, or the fair share of this turn is used up."""
         if not self.is_queued:
             self.is_queued = True
-            self.relay.loop.again(self._resume)
+            self.relay.loop.again(self.resume)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Take the turn that was queued for."""
         self.is_queued = False
         if not self.relay.is_over and self.is_readable:
             self.pump(True)
@@ -147,7 +148,7 @@ class Leg:
             if count < BUFFER_BYTES and not until_empty:
                 return
         self.is_readable = True
-        self._read_later()
+        self.read_later()
 
     def write(self, count: int) -> bool:
         """Write the first ``count`` bytes of the shared buffer; keep what does not go. True where all went."""
@@ -183,7 +184,7 @@ class Leg:
         if peer.has_eof:
             self.relay.shut(self)
         elif peer.is_readable:
-            peer._read_later()
+            peer.read_later()
 
     def _take_error(self) -> None:
         number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if not self.relay.is_over else 0
@@ -206,13 +207,16 @@ class Leg:
         self.is_torn = error.errno != errno.EPIPE and not self.has_eof
         if not self.has_eof:
             self.pump(True)
-        LastWords(self, error).look()
+        if self.peer.is_broken:
+            self.relay.leg_failed(self, error)
+        else:
+            LastWords(self, error).look()
         return False
 
     def unheard_bytes(self) -> int:
         """Return how much of what this leg said its peer has not acknowledged; 1 stands for what is not read yet."""
         waiting = len(self.peer.pending) if self.peer.pending is not None else 0
-        return waiting + liveness.queued_bytes(self.peer.sock) + self.is_readable
+        return waiting + liveness.queued_bytes(self.peer.sock) + (self.is_readable and not self.has_eof)
 
 
 class LastWords:
@@ -326,7 +330,14 @@ class Relay:
             self.loop.forget(leg.fd)
             leg.pending = None
             if is_reset:
-                with contextlib.suppress(OSError):
-                    leg.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-            leg.sock.close()
+                close_by_reset(leg.sock)
+            else:
+                leg.sock.close()
         self._on_end(outcome, detail)
+
+
+def close_by_reset(sock: socket.socket) -> None:
+    """Close a socket; its peer sees a reset, not an end."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    sock.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,16 @@ def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         found = [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
     return sorted(found)
+
+
+def free_range(count: int) -> range:
+    """Ports of 127.0.0.1 in a row on which nobody listens, below those that outgoing connections take."""
+    while True:
+        first = random.randrange(10_000, 32_000 - count)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return range(first, first + count)
 
 
 def knowledge(

@@ -85,14 +85,23 @@ async def test_an_address_is_not_asked_before_it_is_due(listening: socket.socket
 
 
 async def test_nothing_is_told_of_an_address_that_is_not_in_doubt_any_more(
-    answers: Answers, listening: socket.socket
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address, other = Address("127.0.0.1", *free_ports(1)), Address(*listening.getsockname())
-    answers.prober.watch([(address, 5.0)])
-    answers.prober.watch([(other, 5.0)])
-    assert await answers.next() == (other, True)
+    asked, released = asyncio.Event(), asyncio.Event()
+
+    async def slowly(address: Address, timeout_seconds: float) -> bool:
+        asked.set()
+        await released.wait()
+        return False
+
+    monkeypatch.setattr(prober_module, "_answers", slowly)
+    answers.prober.watch([(Address("192.0.2.1", 6379), 3.0)])
+    await asyncio.wait_for(asked.wait(), 10)
+    answers.prober.watch([])
+    released.set()
     await asyncio.gather(*answers.prober._tasks._tasks)
     assert answers.queue.empty()
+    assert answers.prober._due == {}
 
 
 async def test_addresses_that_wait_for_their_turn_do_not_pile_up(

@@ -204,16 +204,31 @@ async def test_a_draining_port_that_is_wanted_again_serves_on(stage: Stage) -> N
     assert isinstance(serve, messages.Serve)
     assert serve.refuse is None
     assert order == messages.End(route.port, None, None, Outcome.GONE)
-    stage.pass_seconds(DRAIN + 1.0)
-    assert is_open(route.port)
-    assert stage.sockets.open(route.port) == [listening]
-    assert stage.workers.take() == []
     # and nothing is left of the drain: what drains for its own reason, and returns, is kept
     stage.answers("target", B)
     stage.pass_seconds(5.0)
     assert stage.workers.take_orders() == [drained(route.port, A, Outcome.ADDRESS_CHANGED)]
     stage.answers("target", A)
     assert stage.workers.take_orders() == [messages.End(route.port, A, None, Outcome.ADDRESS_CHANGED)]
+    stage.pass_seconds(DRAIN + 1.0)
+    assert is_open(route.port)
+    assert stage.sockets.open(route.port) == [listening]
+
+
+async def test_a_port_that_was_closed_early_begins_anew(stage: Stage) -> None:
+    port = stage.ports[0]
+    stage.apply(stage.route())
+    stage.answers("target", A)
+    stage.apply()
+    stage.pass_seconds(EMPTY_SECONDS + 1.0)
+    assert not is_open(port)
+    stage.apply(stage.route())
+    stage.counts(port, A=1)
+    stage.answers("target", B)
+    stage.pass_seconds(5.0)
+    stage.workers.take()
+    stage.answers("target", A)
+    assert stage.workers.take_orders() == [messages.End(port, A, None, Outcome.ADDRESS_CHANGED)]
 
 
 async def test_a_port_that_comes_back_for_another_lets_the_drain_go_on(stage: Stage) -> None:
@@ -327,13 +342,26 @@ async def test_a_route_s_drain_is_not_taken_back_because_the_address_is_fine(sta
     stage.apply(stage.route())
     stage.answers("target", A)
     stage.counts(port, A=1)
+    stage.apply(stage.route(client_tls="passthrough"), is_reload=True)
     stage.answers("target", B)
     stage.pass_seconds(6.0)
-    stage.apply(stage.route(client_tls="passthrough"), is_reload=True)
-    stage.workers.take()
-    stage.pass_seconds(2.0)
+    assert stage.workers.take_orders() == [
+        drained(port, None, Outcome.ROUTE_CHANGED),
+        drained(port, A, Outcome.ADDRESS_CHANGED),
+    ]
     stage.answers("target", A)
-    assert all(order.seconds is not None for order in stage.workers.take_orders())
+    assert stage.workers.take_orders() == []
+
+
+async def test_a_role_that_moves_while_a_changed_route_drains_cuts_all_the_same(stage: Stage) -> None:
+    port = stage.ports[0]
+    stage.knowledge.take_name("master", (A.ip,), "")
+    stage.apply(stage.route(name="master", kind=Kind.PRIMARY))
+    stage.counts(port, A=1)
+    stage.apply(stage.route(name="master", kind=Kind.PRIMARY, client_tls="passthrough"), is_reload=True)
+    stage.workers.take()
+    stage.answers("master", B)
+    assert stage.workers.take_orders() == [cut(port, A, Outcome.ROLE_MOVED)]
 
 
 # Names, roles and live connections.

@@ -2,17 +2,22 @@
 
 ``guide_network`` is the bare network; ``guide_caches`` adds the guide's three redis-servers and three memcacheds, and
 ``guide_aws`` an AWS and a DNS stand-in on the NAT instance that know those caches. All are new for each test. What else
-a test needs it starts where it belongs, by ``guide_network.spawn``: natproxy itself in NAT, clients in LAPTOP.
+a test needs it starts where it belongs, by ``guide_network.spawn``: clients in LAPTOP, for instance.
+
+``start_natproxy`` starts natproxy on the NAT instance, with the config that the guide's reader would write but for the
+keys that it is given; ``guide_natproxy`` is that one, started. Both have the guide's caches to talk to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.network.aws import GuideAws
 from tests.network.guide import GuideCaches, GuideNetwork, why_not_here
+from tests.network.natproxy import GuideProxy
 
 
 @pytest.fixture
@@ -34,3 +39,29 @@ def guide_caches(guide_network: GuideNetwork) -> GuideCaches:
 def guide_aws(guide_network: GuideNetwork) -> GuideAws:
     """AWS and DNS as the NAT instance sees them, with the guide's redis and memcached clusters."""
     return GuideAws(guide_network)
+
+
+StartNatproxy = Callable[..., GuideProxy]
+
+
+@pytest.fixture
+def start_natproxy(
+    guide_network: GuideNetwork,
+    guide_aws: GuideAws,
+    guide_caches: GuideCaches,  # noqa: ARG001
+) -> Iterator[StartNatproxy]:
+    """natproxy, once for each call; at the end it is stopped and has to have done well."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**config: object) -> GuideProxy:
+            proxy = GuideProxy(guide_network, guide_aws, **config)
+            stack.callback(proxy.stop)
+            return proxy
+
+        yield start
+
+
+@pytest.fixture
+def guide_natproxy(start_natproxy: StartNatproxy) -> GuideProxy:
+    """natproxy with nothing but the guide's config."""
+    return start_natproxy()

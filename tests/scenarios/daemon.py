@@ -24,8 +24,8 @@ from natproxy.control import SOCKET_NAME
 from natproxy.controller.documents import RoutesDocument, RouteView
 from tests.scenarios.waiting import PATIENCE_SECONDS, Heard, eventually
 
-FIRST_PORT = 20001
-ADMIN_PORT = 20999
+FIRST_PORT = 25001
+ADMIN_PORT = 25900
 Line = dict[str, Any]
 """One line of the log, as the JSON it is."""
 
@@ -166,7 +166,7 @@ class Daemon:
         self.process.kill()
         self.wait()
         for pid in workers:
-            eventually(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"worker {pid} ends with its controller")
+            wait_for_end(pid)
 
     def close(self) -> None:
         """Leave nothing behind, whatever happened."""
@@ -289,6 +289,19 @@ class Daemon:
         """The memory its workers hold."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) for pid in self.workers())
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a process that is not our child has ended; whoever it belongs to may take note later."""
+
+    def has_ended() -> bool:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        return state in "ZX"
+
+    eventually(has_ended, f"process {pid} ends")
 
 
 def _name(cache: str, route: RouteView) -> str:

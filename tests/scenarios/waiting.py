@@ -7,8 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from pymemcache.exceptions import MemcacheError
+from redis.exceptions import RedisError
+
 T = TypeVar("T")
 
+NOT_YET = (AssertionError, OSError, RedisError, MemcacheError)
 PATIENCE_SECONDS = 20.0
 """For what takes a moment on an idle machine; a busy one may need longer."""
 POLL_SECONDS = 0.02
@@ -17,14 +21,14 @@ POLL_SECONDS = 0.02
 def eventually(check: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
     """Return the first truthy answer of ``check``; AssertionError with the last one after ``seconds``.
 
-    An AssertionError or OSError that ``check`` raises counts as "not yet".
+    A failed assertion or connection in ``check`` counts as "not yet".
     """
     deadline = time.monotonic() + seconds
     while True:
         answer: object
         try:
             answer = found = check()
-        except (AssertionError, OSError) as error:
+        except NOT_YET as error:
             answer = error
         else:
             if found:

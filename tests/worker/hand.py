@@ -45,11 +45,10 @@ def settle(loop: Loop) -> None:
     """Turn the loop until nothing happens for a while."""
     quiet = 0
     while quiet < 3:
-        was_idle: list[bool] = []
-        timer = loop.call_later(TICK_SECONDS, lambda said=was_idle: said.append(True))
+        timer = loop.call_later(TICK_SECONDS, lambda: None)
         loop.turn()
+        quiet = quiet + 1 if timer.callback is None else 0
         timer.cancel()
-        quiet = quiet + 1 if was_idle else 0
 
 
 def listen(address: str = "127.0.0.1", backlog: int = 512) -> socket.socket:
@@ -116,7 +115,6 @@ class Joined:
         if is_started:
             self.relay.start(client_is_readable=False, node_is_readable=False)
 
-    @property
     def outcome(self) -> Outcome | None:
         """How it ended; None while it has not."""
         assert len(self.ends) <= 1
@@ -172,20 +170,17 @@ class Joined:
 
         turn_until(self.loop, is_sent)
 
-    def stuff(self, sock: socket.socket, most: int = 256 << 20) -> int:
-        """Send until nothing goes any more, nobody reading; return how much went."""
-        chunk = bytes(1 << 16)
+    def stuff(self, sock: socket.socket) -> int:
+        """Send until nothing goes any more, nobody reading, and the relay keeps bytes back; return how much went."""
+        reader = self.relay.node if sock is self.client else self.relay.client
         total = 0
-        while total < most:
+        while True:
             try:
-                total += sock.send(chunk)
+                total += sock.send(bytes(1 << 16))
             except BlockingIOError:
-                settle(self.loop)
-                try:
-                    total += sock.send(chunk)
-                except BlockingIOError:
+                if reader.pending is not None:
                     return total
-        return total
+                turn(self.loop)
 
     def close(self) -> None:
         """Close everything."""

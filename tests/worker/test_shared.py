@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natproxy.model import Outcome
 from natproxy.worker import shared
+from natproxy.worker.access import Census
 from natproxy.worker.shared import SharedCounts, create_shared_counts, wipe
 
 
@@ -53,6 +55,22 @@ def test_a_dead_worker_s_counts_are_wiped_and_only_its(memory: int) -> None:
     assert three.elsewhere("a") == 4
     for counts in (one, two, three):
         counts.close()
+
+
+def test_a_limit_holds_for_all_workers_together(memory: int) -> None:
+    tables = [SharedCounts(memory, row) for row in range(3)]
+    workers = [Census(table) for table in tables]
+    for number in range(6):
+        assert workers[number % 3].admit("", f"198.51.100.{number % 2}", 8, 3) is None
+    assert [worker.admit("", "198.51.100.0", 8, 3) for worker in workers] == [Outcome.CLIENT_LIMIT] * 3
+    assert [worker.admit("", "198.51.100.9", 8, 3) for worker in workers] == [None, None, Outcome.LIMIT]
+    workers[0].leave("", "198.51.100.0")
+    assert workers[2].admit("", "198.51.100.0", 8, 3) is None
+    assert [worker.open for worker in workers] == [2, 3, 3]
+    assert workers[1].admit("other", "198.51.100.0", 1, 1) is None
+    assert workers[2].admit("other", "198.51.100.1", 1, 1) is Outcome.LIMIT
+    for table in tables:
+        table.close()
 
 
 def test_two_runs_hash_differently() -> None:

@@ -1,0 +1,265 @@
+"""A worker that runs, as a process or in a thread, and this test as its controller. I/O: TCP, processes, threads."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+
+from natproxy import messages
+from natproxy.channel import controller_end, worker_end
+from natproxy.errors import ChannelError
+from natproxy.messages import DIAL_BUCKETS, RouteCounts, Serve, Up
+from natproxy.worker.process import Worker
+from tests.worker.hand import SECONDS, listen
+
+M = TypeVar("M", bound=Up)
+WORKER = (sys.executable, "-P", "-m", "natproxy.worker.process")
+
+
+@dataclass
+class Totals:
+    """What a worker counted on one port."""
+
+    open: int = 0
+    opened: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    client_bytes: int = 0
+    node_bytes: int = 0
+    dials: list[int] = field(default_factory=lambda: [0] * (len(DIAL_BUCKETS) + 1))
+    dial_seconds: float = 0.0
+    live: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def add(self, counts: RouteCounts) -> None:
+        """Take in what happened since the last time."""
+        self.open = counts.open
+        self.opened += counts.opened
+        self.ended.update(counts.ended)
+        self.client_bytes += counts.client_bytes
+        self.node_bytes += counts.node_bytes
+        self.dials = [one + other for one, other in zip(self.dials, counts.dials or [0] * len(self.dials), strict=True)]
+        self.dial_seconds += counts.dial_seconds
+        self.live = {(ip, port): number for ip, port, number in counts.live}
+
+
+class Running:
+    """A worker. What it says is kept in ``said`` and added up in ``totals``."""
+
+    def __init__(self, *, is_process: bool = False, command: Sequence[str] = WORKER) -> None:
+        ours, theirs = socket.socketpair()
+        self.channel = controller_end(ours)
+        self.said: list[Up] = []
+        self.totals: dict[int, Totals] = {}
+        self.open = 0
+        self.finished: list[messages.FinishedConnection] = []
+        self.has_ended = False
+        self.accept_pauses = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.thread: threading.Thread | None = None
+        self.worker: Worker | None = None
+        if is_process:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                )
+        else:
+            self.worker = Worker(worker_end(theirs))
+            self.thread = threading.Thread(target=self.worker.run, name="worker", daemon=True)
+            self.thread.start()
+        self.expect(messages.Ready)
+
+    @property
+    def pid(self) -> int:
+        """The worker's process."""
+        return os.getpid() if self.process is None else self.process.pid
+
+    # What it is told.
+
+    def serve(self, *nodes: tuple[str, int] | socket.socket, sock: socket.socket | None = None, **values: object) -> int:
+        """Serve a new port (or the one that ``sock`` listens on) that leads to ``nodes``; return its number."""
+        listening = listen() if sock is None else sock
+        serve = served(listening.getsockname()[1], *nodes, **{"sockets": 1, **values})
+        self.tell(serve, [listening])
+        listening.close()
+        return serve.port
+
+    def update(self, port: int, *nodes: tuple[str, int] | socket.socket, **values: object) -> None:
+        """Serve a port by new values."""
+        self.tell(served(port, *nodes, **values))
+
+    def tell(self, message: messages.Down, sockets: Sequence[socket.socket] = ()) -> None:
+        """Tell it something; it has heard when this returns."""
+        self.channel.send(message, [sock.fileno() for sock in sockets])
+        while self.channel.wants_write:
+            select.select([], [self.channel], [], SECONDS)
+            self.channel.flush()
+
+    # What it says.
+
+    def hear(self, seconds: float) -> bool:
+        """Take in what it says within ``seconds``; False where it said nothing more, and will not."""
+        if self.has_ended or not select.select([self.channel], [], [], max(seconds, 0.0))[0]:
+            return False
+        try:
+            received = self.channel.receive()
+        except ChannelError:
+            self.has_ended = True
+            return False
+        for message, _ in received:
+            self.said.append(message)
+            if isinstance(message, messages.Counts):
+                self.open = message.open
+                self.accept_pauses += message.accept_pauses
+                for counts in message.routes:
+                    self.totals.setdefault(counts.port, Totals()).add(counts)
+            elif isinstance(message, messages.Finished):
+                self.finished.extend(message.connections)
+        return True
+
+    def until(self, is_so: Callable[[], object], seconds: float = SECONDS) -> None:
+        """Listen to it until something is so."""
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            left = deadline - time.monotonic()
+            assert left > 0, f"it did not happen: {self.said[-3:]}"
+            if not self.hear(min(left, 0.02)):
+                assert not self.has_ended or is_so(), f"it ended: {self.said[-3:]}"
+
+    def expect(self, kind: type[M]) -> M:
+        """Return the next message of a kind, dropping what came before it."""
+        found: list[M] = []
+
+        def has_come() -> bool:
+            for number, message in enumerate(self.said):
+                if isinstance(message, kind):
+                    found.append(message)
+                    del self.said[: number + 1]
+                    return True
+            return False
+
+        self.until(has_come)
+        return found[0]
+
+    def counts(self, port: int) -> Totals:
+        """Return what it counted on a port, as of a Counts message that was sent after this call."""
+        self.said = [message for message in self.said if not isinstance(message, messages.Counts)]
+        self.expect(messages.Counts)
+        return self.totals.setdefault(port, Totals())
+
+    def until_ended(self, port: int, connections: int) -> Totals:
+        """Return what it counted on a port once so many connections have ended there."""
+        totals = self.totals.setdefault(port, Totals())
+        self.until(lambda: totals.ended.total() >= connections)
+        return totals
+
+    def outcome(self) -> tuple[str, str]:
+        """Return (outcome, detail) of the next connection that ends."""
+        self.until(lambda: self.finished)
+        connection = self.finished.pop(0)
+        return connection.outcome, connection.detail
+
+    # Its process.
+
+    def rss_bytes(self) -> int:
+        """Return how much memory the worker's process has resident."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")
+
+    def descriptors(self) -> int:
+        """Return how many descriptors the worker's process has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def wait_for_end(self) -> int:
+        """Wait until it has ended by itself; return its exit status."""
+        if self.process is not None:
+            return self.process.wait(SECONDS)
+        assert self.thread is not None
+        self.thread.join(SECONDS)
+        assert not self.thread.is_alive()
+        return 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.channel.close()
+        try:
+            status = self.wait_for_end()
+        except subprocess.TimeoutExpired:
+            assert self.process is not None
+            self.process.kill()
+            self.process.wait()
+            raise
+        assert status == 0
+
+
+def served(port: int, *nodes: tuple[str, int] | socket.socket, **values: object) -> Serve:
+    """Return a Serve for a port that leads to ``nodes`` (addresses, or sockets that listen)."""
+    addresses = tuple(node.getsockname()[:2] if isinstance(node, socket.socket) else node for node in nodes)
+    serve = Serve(
+        port=port,
+        cache="shop",
+        kind="node",
+        node="shop-001/0001",
+        addresses=addresses,
+        rotates=False,
+        allow=None,
+        connect_seconds=3.0,
+        idle_seconds=None,
+        keepalive_seconds=30.0,
+    )
+    return msgspec.structs.replace(serve, **values)
+
+
+def connect(port: int, host: str = "127.0.0.1", source: tuple[str, int] | None = None) -> socket.socket:
+    """Return a client's connection to a port."""
+    return socket.create_connection((host, port), timeout=SECONDS, source_address=source)
+
+
+def accept(node: socket.socket) -> socket.socket:
+    """Return the connection that a node accepts next."""
+    sock, _ = node.accept()
+    sock.settimeout(SECONDS)
+    return sock
+
+
+def receive_exactly(sock: socket.socket, count: int) -> bytes:
+    """Return the next ``count`` bytes."""
+    got = bytearray()
+    while len(got) < count:
+        data = sock.recv(min(count - len(got), 1 << 20))
+        assert data, f"EOF after {len(got)} of {count} bytes"
+        got += data
+    return bytes(got)
+
+
+def receive_all(sock: socket.socket) -> bytes:
+    """Return all that comes until EOF."""
+    got = bytearray()
+    while data := sock.recv(1 << 20):
+        got += data
+    return bytes(got)
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Wait until the other side has closed; True, or an assertion fails."""
+    try:
+        data = sock.recv(1 << 16)
+    except ConnectionResetError:
+        return True
+    assert not data, data
+    return True
