@@ -16,6 +16,9 @@ from natproxy.config.places import Finding, Place
 from natproxy.config.values import PortRange
 from natproxy.model import Network
 
+_WIDE_BITS = {4: 8, 6: 19}
+"""By IP version: no single organisation has a network with a shorter prefix than this."""
+
 
 def find_conflicts(config: Config) -> Iterator[Finding]:
     """Yield what makes the config unusable."""
@@ -175,10 +178,11 @@ def _open_to_everyone(config: Config) -> Iterator[Finding]:
         ]
     for place, allow in written:
         for index, network in enumerate(allow or ()):
+            here = (*place, "clients", "allow", index)
             if network.prefixlen == 0:
-                yield Finding(
-                    (*place, "clients", "allow", index), f"{network} lets everyone in who reaches these ports"
-                )
+                yield Finding(here, f"{network} lets everyone in who reaches these ports")
+            elif network.prefixlen < _WIDE_BITS[network.version] and not network.is_private:
+                yield Finding(here, f"{network} lets a large part of the Internet in: is its prefix meant?")
 
 
 def _shadowed(config: Config) -> Iterator[Finding]:

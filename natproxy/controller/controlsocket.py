@@ -12,6 +12,7 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from natproxy.errors import NatproxyError
 
 MAX_PATH_BYTES = 107
 """sun_path of unix(7), less the closing zero."""
+LOCK_SECONDS = 5.0
+"""Longer than any daemon needs to open its socket; but whoever may read the directory can lock it, and sit on it."""
+_LOCK_PAUSE_SECONDS = 0.02
 
 
 class ControlSocket:
@@ -92,11 +96,25 @@ def _remove_stale(path: Path) -> None:
     raise NatproxyError(message)
 
 
+def _lock(descriptor: int, directory: Path) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                message = f"another process keeps {directory} locked (flock): end it, or choose another state_dir"
+                raise NatproxyError(message) from None
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        else:
+            return
+
+
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, directory)
         yield
     finally:
         os.close(descriptor)

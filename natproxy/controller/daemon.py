@@ -31,7 +31,7 @@ from natproxy.controller.overview import route_statuses
 from natproxy.controller.reconcile import Discovery, Taken
 from natproxy.controller.serving import Serving
 from natproxy.controller.sockets import Sockets
-from natproxy.controller.statefile import State, StateFile
+from natproxy.controller.statefile import State, StateFile, make_directory
 from natproxy.controller.status import ports_document, routes_document, status_line
 from natproxy.controller.systemd import Notifier
 from natproxy.controller.web import Admin
@@ -48,6 +48,7 @@ _log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 FIRST_NAMES_SECONDS = 1.5
 """How long a start waits for names that no address is known of."""
+_ENDED_BY_NODE = frozenset({Outcome.NODE_CLOSED.value, Outcome.NODE_RESET.value, Outcome.NODE_TIMEOUT.value})
 STATE_FILE = "state.json"
 CONTROL_SOCKET = "control.sock"
 
@@ -186,9 +187,10 @@ class Daemon:
     # Main loop.
 
     async def _main_loop(self) -> None:
+        tick_seconds = min(TICK_SECONDS, self._notifier.watchdog_seconds or TICK_SECONDS)
         while not self._stopping.is_set():
             try:
-                async with asyncio.timeout(TICK_SECONDS):
+                async with asyncio.timeout(tick_seconds):
                     await self._stopping.wait()
             except TimeoutError:
                 self._tick()
@@ -277,6 +279,10 @@ class Daemon:
 
     def _name_answered(self, host: str, addresses: tuple[str, ...] | None, reason: str) -> None:
         self._name_came.set()
+        if addresses is not None:
+            good = self._knowledge.addresses_of(host, addresses)
+            reason = "" if good else f"it leads to {addresses[0]}, which cannot be the address of a node"
+            addresses = good or None
         if addresses is None:
             self._metrics.record_name_failure()
         before = self._knowledge.book.get(host)
@@ -297,6 +303,7 @@ class Daemon:
             case messages.Counts():
                 self._metrics.record_counts(worker, message)
                 self._serving.counted(worker, message)
+                self._look_after_names(message)
             case messages.Finished():
                 for connection in message.connections:
                     _log_connection(connection)
@@ -324,6 +331,13 @@ class Daemon:
         route = self._serving.current.get(message.port)
         if route is not None:
             self._ask_anew(route)
+
+    def _look_after_names(self, counts: messages.Counts) -> None:
+        """A node that ends connections may have moved, or lost its role: its name tells, and costs little to ask."""
+        for counted in counts.routes:
+            route = self._serving.current.get(counted.port)
+            if route is not None and route.target is not None and counted.ended.keys() & _ENDED_BY_NODE:
+                self._names.hurry(route.target.host)
 
     def _ask_anew(self, route: Route) -> None:
         """The node may have moved: look at its name, and at what AWS says."""
@@ -443,11 +457,7 @@ class Daemon:
 
 
 def _load_state(state_dir: Path) -> tuple[StateFile, State]:
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"cannot make the state_dir {state_dir}: {error.strerror or error}"
-        raise NatproxyError(message) from error
+    make_directory(state_dir)
     state_file = StateFile(state_dir / STATE_FILE)
     result = state_file.load()
     if result.warning is not None:

@@ -17,7 +17,7 @@ from natproxy.controller.statefile import State, StateFile
 from natproxy.discover.parse import RawAnswers, parse_snapshot
 from natproxy.errors import StateError
 from natproxy.model import NodeTls, PortEntry, PortMap, RouteKey, Snapshot
-from natproxy.plan.addresses import Addresses, observe, rotating_hosts
+from natproxy.plan.addresses import Addresses, observe, of_nodes, rotating_hosts
 from natproxy.plan.guard import Known, hold_back, select
 from natproxy.plan.ports import assign_ports, release_port
 from natproxy.plan.routes import Desired, desired_routes, hosts_to_watch
@@ -101,6 +101,13 @@ class Knowledge:
         """Go by another config from now on."""
         self.config = config
         self.known = select(self.known, config)
+
+    def addresses_of(self, host: str, answer: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what may be dialled of the addresses that a name resolved to. An address in the config itself may."""
+        named = {static.target.host for static in self.config.static}
+        if host in named and answer == (host,):
+            return answer
+        return of_nodes(answer, may_be_local=self.config.is_loopback_only or host in named)
 
     def take_name(self, host: str, addresses: tuple[str, ...] | None, reason: str) -> bool:
         """Take in what a name resolved to (None: it did not, the last good set stays); True where that is new."""

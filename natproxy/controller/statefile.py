@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,29 @@ from pathlib import Path
 from natproxy.controller.stateformat import DamagedError, State, decode_state, encode_state
 from natproxy.errors import StateError
 
-__all__ = ["LoadResult", "State", "StateFile"]
+__all__ = ["LoadResult", "State", "StateFile", "make_directory"]
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def make_directory(path: Path) -> None:
+    """Make the directory of the state file, for its owner only, unless it is there already.
+
+    Raises StateError where it cannot be made, or where another user could put files of his own into it: a state file
+    says where ports lead, and the control socket there is obeyed.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        message = f"cannot make the state_dir {path}: {error.strerror or error}"
+        raise StateError(message) from error
+    if status.st_uid not in (0, os.geteuid()):
+        message = f"the state_dir {path} belongs to another user (uid {status.st_uid}): it must be natproxy's own"
+        raise StateError(message)
+    if status.st_mode & _OTHERS_WRITE:
+        message = f"other users may write to the state_dir {path}: take that from them (chmod go-w), or choose another"
+        raise StateError(message)
 
 
 @dataclass(frozen=True, slots=True)

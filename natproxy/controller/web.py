@@ -24,6 +24,8 @@ from natproxy.errors import NatproxyError, ReleaseError, StateError
 __all__ = ["Admin", "AdminSource", "ReloadVerdict"]
 
 MAX_BODY_BYTES = 4096
+MAX_CONNECTIONS = 64
+"""At once, on each side. Any user of the host can connect, and must not use up the daemon's descriptors."""
 BODY_SECONDS = 5.0
 IDLE_SECONDS = 30.0
 """How long a connection may be without a whole request."""
@@ -91,6 +93,14 @@ class _Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         return _Protocol(self, loop=asyncio.get_running_loop(), access_log=cast("Any", None), **self._kwargs)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Take one more connection in; of too many the oldest go, so that whoever asks now is answered."""
+        super().connection_made(handler, transport)
+        connections = self.connections
+        for old in connections[: max(0, len(connections) - MAX_CONNECTIONS)]:
+            if old.transport is not None:  # it may be on its way out already
+                old.transport.abort()
 
 
 class Admin:

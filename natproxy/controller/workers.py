@@ -99,9 +99,9 @@ class Workers:
 
     async def start(self) -> None:
         """Start all and wait until each is ready. Raises NatproxyError."""
-        for _ in range(self._count):
+        for row in range(self._count):
             try:
-                self._starting = worker = await self._spawn()
+                self._starting = worker = await self._spawn(row)
                 async with asyncio.timeout(START_SECONDS):
                     await worker.is_ready.wait()
             except OSError as error:  # TimeoutError is one
@@ -113,9 +113,8 @@ class Workers:
                 raise NatproxyError(message)
         self._starting = None
 
-    async def _spawn(self) -> Worker:
+    async def _spawn(self, row: int) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        row = min(set(range(self._count)) - {worker.row for worker in self._workers.values()})
         shared = () if self._counts is None else (self._counts, row)
         try:
             with theirs:
@@ -150,16 +149,16 @@ class Workers:
         worker.is_ready.set()
         if not (self._is_stopping or worker.has_stopped or is_starting):
             self._on_loss(worker.number, _how_ended(worker.status))
-            await self._replace()
+            await self._replace(worker.row)
 
-    async def _replace(self) -> None:
-        """Start another worker, however often that has to be tried."""
+    async def _replace(self, row: int) -> None:
+        """Start another worker in the place of one that is gone, however often that has to be tried."""
         while True:
             await asyncio.sleep(RESTART_SECONDS)
             if self._is_stopping:
                 return
             try:
-                await self._spawn()
+                await self._spawn(row)
             except OSError as error:
                 event(_log, logging.ERROR, "worker not started, it will be tried again", error=error)
             else:

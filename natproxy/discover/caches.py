@@ -148,13 +148,13 @@ def _members(group: Fields) -> dict[NodeId, Fields]:
         if not structures:
             shard.doubt("NodeGroupMembers")
         for member in structures:
-            cluster, node = member.text("CacheClusterId"), member.text("CacheNodeId")
+            cluster, node = member.identifier("CacheClusterId"), member.identifier("CacheNodeId")
             if cluster is None or node is None:
                 member.doubt("NodeGroupMembers")
             if cluster is not None:
                 members.setdefault(NodeId(cluster, node or ONLY_NODE), member)
     named = {member.cluster for member in members}
-    for cluster in group.texts("MemberClusters"):
+    for cluster in group.identifiers("MemberClusters"):
         if cluster not in named:
             members[NodeId(cluster, ONLY_NODE)] = Fields({}, group.doubts)
     return members
@@ -193,7 +193,7 @@ def _cache_nodes(cluster_id: str, cluster: Fields) -> list[Node]:
     is_leaving = cluster.word("CacheClusterStatus") in LEAVING
     nodes: dict[NodeId, Node] = {}
     for fields in cluster.structures("CacheNodes"):
-        name, endpoint = fields.text("CacheNodeId"), fields.endpoint("Endpoint")
+        name, endpoint = fields.identifier("CacheNodeId"), fields.endpoint("Endpoint")
         status = fields.word("CacheNodeStatus")
         is_deleting = is_leaving or status in LEAVING
         if endpoint is None and not is_deleting and status != "creating":

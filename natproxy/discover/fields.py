@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from natproxy.model import Endpoint
@@ -11,6 +12,10 @@ Raw = Mapping[str, object]
 
 LEAVING = frozenset({"deleting", "deleted"})
 """Statuses, in lower case, of what AWS takes away."""
+
+MAX_TEXT = 1024
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|[0-9A-Fa-f:.]{2,45}")
 
 
 class Fields:
@@ -25,11 +30,19 @@ class Fields:
         self.doubts = doubts
 
     def text(self, name: str) -> str | None:
-        """Return a non-empty string, or None."""
+        """Return a non-empty string, or None. One that could steer a terminal, or fill a log, is in doubt."""
         value = self.raw.get(name)
-        if isinstance(value, str):
+        if isinstance(value, str) and len(value) <= MAX_TEXT and value.isprintable():
             return value or None
         self._doubt_unless_absent(name, value)
+        return None
+
+    def identifier(self, name: str) -> str | None:
+        """Return the id of a cache, cluster or node, or None. It becomes part of names (``cluster/node``)."""
+        value = self.text(name)
+        if value is None or _IDENTIFIER.fullmatch(value):
+            return value
+        self.doubt(name)
         return None
 
     def word(self, name: str) -> str:
@@ -57,7 +70,7 @@ class Fields:
         value = self.raw.get(name)
         if isinstance(value, Mapping):
             host, port = value.get("Address"), value.get("Port")
-            if isinstance(host, str) and host and type(port) is int and 0 < port < 65536:
+            if isinstance(host, str) and _HOST.fullmatch(host) and type(port) is int and 0 < port < 65536:
                 return Endpoint(host, port)
         self._doubt_unless_absent(name, value)
         return None
@@ -70,10 +83,10 @@ class Fields:
             self.doubt(name)
         return good
 
-    def texts(self, name: str) -> list[str]:
-        """Return a list's strings; items that are none are in doubt and left out."""
+    def identifiers(self, name: str) -> list[str]:
+        """Return a list's ids; items that are none are in doubt and left out."""
         items = self._items(name)
-        good = [item for item in items if isinstance(item, str) and item]
+        good = [item for item in items if isinstance(item, str) and _IDENTIFIER.fullmatch(item)]
         if len(good) < len(items):
             self.doubt(name)
         return good

@@ -113,7 +113,9 @@ def _read_account(raw: RawAnswers) -> _Account:
     for found in (*groups.found, *loose, *serverless.found):
         if caches.setdefault(found.id, found).what != found.what:
             twins[found.id] = found.what
-    has_nodes = groups.is_whole and clusters.is_whole and has_all_groups
+    # An empty list that the other one contradicts says nothing of memcached either.
+    is_contradicted = not clusters.found and bool(group_of)
+    has_nodes = groups.is_whole and clusters.is_whole and has_all_groups and not is_contradicted
     return _Account(caches, twins, members, group_of, has_nodes and serverless.is_whole, has_nodes)
 
 
@@ -128,7 +130,7 @@ def _listing(what: str, id_field: str, items: Sequence[object] | None) -> _Listi
     is_whole = items is not None
     for item in items or ():
         fields = Fields(item, set()) if isinstance(item, Mapping) else None
-        name = fields.text(id_field) if fields is not None else None
+        name = fields.identifier(id_field) if fields is not None else None
         if fields is None or name is None:
             is_whole = False
         else:
@@ -146,7 +148,7 @@ def _group_of(groups: Sequence[_Found], clusters: Sequence[_Found]) -> tuple[dic
     listed = {group.id for group in groups}
     for cluster in clusters:
         doubts: set[str] = set()
-        group_id = Fields(cluster.raw, doubts).text("ReplicationGroupId")
+        group_id = Fields(cluster.raw, doubts).identifier("ReplicationGroupId")
         if group_id is not None:
             group_of.setdefault(cluster.id, group_id)
         elif doubts:
@@ -157,10 +159,10 @@ def _group_of(groups: Sequence[_Found], clusters: Sequence[_Found]) -> tuple[dic
 
 def _named_members(group: _Found) -> Iterator[str]:
     fields = Fields(group.raw, set())
-    yield from fields.texts("MemberClusters")
+    yield from fields.identifiers("MemberClusters")
     for shard in fields.structures("NodeGroups"):
         for member in shard.structures("NodeGroupMembers"):
-            name = member.text("CacheClusterId")
+            name = member.identifier("CacheClusterId")
             if name is not None:
                 yield name
 

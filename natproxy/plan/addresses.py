@@ -20,6 +20,10 @@ ROTATING_SECONDS = 600.0
 """How long a name is taken for a rotating one after an address came back."""
 FORGET_SECONDS = 600.0
 """How long an address that left is remembered."""
+MOST_ADDRESSES = 64
+"""Of a name with more the others are left out: each is dialled, and asked, in turn."""
+_INSTANCE_SERVICES = ipaddress.ip_network("fd00:ec2::/32")
+"""The IPv6 side of EC2's instance metadata, DNS and time services; the IPv4 side is link-local."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,27 @@ def always_rotates(kind: Kind, mode: Mode) -> bool:
 def rotating_hosts(routes: Iterable[Route]) -> frozenset[str]:
     """Name the hosts to be observed with ``always_rotates``."""
     return frozenset(r.target.host for r in routes if r.target is not None and always_rotates(r.key.kind, r.mode))
+
+
+def of_nodes(answer: Iterable[str], *, may_be_local: bool) -> tuple[str, ...]:
+    """Return the addresses of an answer that a node can have, in numeric order.
+
+    Whoever answers for a name must not turn natproxy into a way to the host itself, or to the instance metadata, which
+    gives credentials to whoever asks from here. ``may_be_local``: loopback addresses are good (for tests, and where the
+    operator named the host).
+    """
+    good = (ip for ip in answer if _can_be_a_node(ipaddress.ip_address(ip), may_be_local=may_be_local))
+    return tuple(sorted(good, key=_numeric)[:MOST_ADDRESSES])
+
+
+def _can_be_a_node(ip: ipaddress.IPv4Address | ipaddress.IPv6Address, *, may_be_local: bool) -> bool:
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    if ip.is_loopback:
+        return may_be_local
+    is_broadcast = ip.version == 4 and int(ip) == 2**32 - 1
+    is_instance_service = ip.version == 6 and ip in _INSTANCE_SERVICES
+    return not (ip.is_unspecified or ip.is_link_local or ip.is_multicast or is_broadcast or is_instance_service)
 
 
 def observe(addresses: Addresses | None, answer: Iterable[str], now: float, always_rotates: bool) -> Addresses:

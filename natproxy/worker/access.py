@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -18,6 +19,14 @@ def plain_ip(ip: str) -> str:
     if ip.startswith("::ffff:") and "." in ip:
         return ip[7:]
     return ip
+
+
+def client_of(ip: str) -> str:
+    """Return whom connections from ``ip`` count for: an IPv6 host has 64 bits to choose from, and is one client."""
+    if ":" not in ip:
+        return ip
+    network = socket.inet_pton(socket.AF_INET6, ip)[:8]
+    return f"{socket.inet_ntop(socket.AF_INET6, network + bytes(8))}/64"
 
 
 class AllowList:
@@ -58,7 +67,7 @@ class Census:
 
     def admit(self, group: str, ip: str, maximum: int, maximum_per_client: int) -> Outcome | None:
         """Count one more connection, or return the outcome that turns it away."""
-        client = f"{group}\0{ip}"
+        client = f"{group}\0{client_of(ip)}"
         self._add(group, 1)
         self._add(client, 1)
         if self._total(group) > maximum:
@@ -75,7 +84,7 @@ class Census:
     def leave(self, group: str, ip: str) -> None:
         """Count one connection less."""
         self.open -= 1
-        self._add(f"{group}\0{ip}", -1)
+        self._add(f"{group}\0{client_of(ip)}", -1)
         self._add(group, -1)
 
     def _add(self, key: str, number: int) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from natproxy.model import Address, Outcome
 from natproxy.worker.dial import Dial
+from natproxy.worker.liveness import close_by_reset
 from natproxy.worker.loop import OUT, READ
-from natproxy.worker.relay import Relay, close_by_reset
+from natproxy.worker.relay import Relay
 
 if TYPE_CHECKING:
     from natproxy.worker.listener import Port

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from natproxy.model import Address, Outcome
-from natproxy.worker.liveness import set_up_socket
+from natproxy.worker.liveness import close_by_reset, set_up_socket
 from natproxy.worker.loop import OUT, READ_WRITE, Loop, Timer
 
 _PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
@@ -87,7 +87,7 @@ class Dial:
         try:
             set_up_socket(sock, self._keepalive_seconds)
             number = sock.connect_ex((address.ip, address.port))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             sock.close()
             return Outcome.NODE_UNREACHABLE, f"{address}: {error}"
         if number not in _PENDING and number not in _DONE:
@@ -125,12 +125,12 @@ class Dial:
         self._try_next(outcome, detail)
 
     def cancel(self) -> None:
-        """Close what is under way; ``on_done`` will not be called."""
+        """Close what is under way; ``on_done`` will not be called. A node that has just accepted sees a reset."""
         sock = self._sock
         self._release()
         if sock is not None:
             self._loop.forget(sock.fileno())
-            sock.close()
+            close_by_reset(sock)
 
     def _release(self) -> None:
         self._sock = None

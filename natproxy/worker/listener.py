@@ -20,7 +20,8 @@ from natproxy.worker.loop import Loop
 if TYPE_CHECKING:
     from natproxy.worker.process import Worker
 
-ACCEPTS_PER_TURN = 64
+ACCEPTS_PER_TURN = 16
+"""Few, so that whoever connects thousands of times a second delays the bytes of others by little."""
 AVOID_SECONDS = 5.0
 """How long an address that did not answer is tried last."""
 _GONE_BEFORE_ACCEPT = frozenset(
@@ -115,7 +116,8 @@ class Port:
         with contextlib.suppress(OSError):
             client.close()
         self.counts.ended[outcome] += 1
-        self._log(str(Address(ip, client_port)), outcome)
+        if self.worker.may_log_refusal(outcome):
+            self._log(str(Address(ip, client_port)), outcome)
 
     def forget(self, connection: Connection, outcome: Outcome, detail: str) -> None:
         """Count a connection that has ended. Called once for each."""

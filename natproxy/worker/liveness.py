@@ -12,7 +12,9 @@ connection may lie two minutes apart (TCP_RTO_MAX).
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
+import functools
 import math
 import socket
 import struct
@@ -22,6 +24,7 @@ KEEPALIVE_PROBES = 3
 STALLED_SILENCE_SECONDS = 250.0
 """Twice TCP_RTO_MAX and a little: a stalled peer that answered no probe for so long is gone."""
 _MILLISECONDS = 1000
+_LINGER_RESET = struct.pack("ii", 1, 0)
 _TCP_INFO = struct.Struct("=2xB21xI16xI8xI")
 """struct tcp_info of linux/tcp.h: tcpi_retransmits, tcpi_unacked, tcpi_last_data_sent, tcpi_last_ack_recv (the last two
 in milliseconds)."""
@@ -39,13 +42,29 @@ def set_up_socket(sock: socket.socket, keepalive_seconds: float) -> None:
 
     TCP_NODELAY, keepalive on both legs, TCP_USER_TIMEOUT; urgent data stays in the stream, where the peer put it.
     """
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _idle(keepalive_seconds))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _interval(keepalive_seconds))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-    _set_user_timeout(sock, dead_after_seconds(keepalive_seconds))
+    set_option = sock.setsockopt
+    for level, name, value in _options(keepalive_seconds):
+        set_option(level, name, value)
+
+
+@functools.lru_cache(maxsize=64)
+def _options(keepalive_seconds: float) -> tuple[tuple[int, int, int], ...]:
+    return (
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _idle(keepalive_seconds)),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _interval(keepalive_seconds)),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after_seconds(keepalive_seconds) * _MILLISECONDS)),
+    )
+
+
+def close_by_reset(sock: socket.socket) -> None:
+    """Close a socket; its peer sees a reset, not an end."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    sock.close()
 
 
 def queued_bytes(sock: socket.socket) -> int:

@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
@@ -35,6 +36,8 @@ _LOG_SECONDS = 0.05
 _LOG_AT_ONCE = 256
 _BACKLOG_BYTES = 8 * 1024 * 1024
 """With so much unread by the controller, log lines are dropped (and counted) rather than kept, and counts wait."""
+_REFUSALS_LOGGED = 10
+"""In a second, of each outcome: strangers can be turned away thousands of times a second, and must fill no disk."""
 _ACCEPT_PAUSE_SECONDS = 0.1
 """How long accepting rests where the kernel has no memory or descriptor for one more connection."""
 _SPARE_DESCRIPTORS = 32
@@ -54,6 +57,8 @@ class Worker:
         self._ports: dict[int, Port] = {}
         self._finished: list[messages.FinishedConnection] = []
         self._dropped_logs = 0
+        self._refusals: Counter[Outcome] = Counter()
+        """Of this second."""
         self._accept_pauses = 0
         self._is_accepting = True
         self._is_stopping = False
@@ -202,6 +207,14 @@ class Worker:
         if len(self._finished) >= _LOG_AT_ONCE:
             self._flush_log()
 
+    def may_log_refusal(self, outcome: Outcome) -> bool:
+        """Say whether one more client that was turned away gets its line; count the line where not."""
+        self._refusals[outcome] += 1
+        if self._refusals[outcome] <= _REFUSALS_LOGGED:
+            return True
+        self._dropped_logs += self.logs_connections
+        return False
+
     def _flush_log(self) -> None:
         if self._finished:
             finished, self._finished = self._finished, []
@@ -211,6 +224,7 @@ class Worker:
 
     def _tick(self) -> None:
         self.loop.call_later(TICK_SECONDS, self._tick)
+        self._refusals.clear()
         now = self.loop.now
         due = set()
         for number, port in self._ports.items():

@@ -28,7 +28,6 @@ import contextlib
 import errno
 import os
 import socket
-import struct
 from collections.abc import Callable
 
 from natproxy.model import Outcome
@@ -47,7 +46,6 @@ _LOOK_SECONDS = 0.05
 _BUFFER = bytearray(BUFFER_BYTES)
 _VIEW = memoryview(_BUFFER)
 """One for the process: a read is always followed by its write, with nothing in between."""
-_LINGER_RESET = struct.pack("ii", 1, 0)
 _TIMEOUT_ERRNOS = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
@@ -330,14 +328,7 @@ class Relay:
             self.loop.forget(leg.fd)
             leg.pending = None
             if is_reset:
-                close_by_reset(leg.sock)
+                liveness.close_by_reset(leg.sock)
             else:
                 leg.sock.close()
         self._on_end(outcome, detail)
-
-
-def close_by_reset(sock: socket.socket) -> None:
-    """Close a socket; its peer sees a reset, not an end."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-    sock.close()

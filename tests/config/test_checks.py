@@ -127,6 +127,17 @@ caches:
     assert load(LOOPBACK + text).warnings == ()
 
 
+@pytest.mark.parametrize("network", ["0.0.0.0/1", "198.0.0.0/7", "2000::/3", "::ffff:128.0.0.0/97"])
+def test_a_network_that_is_hardly_meant_is_warned_of(network: str) -> None:
+    (warning,) = load(f"clients: {{allow: '{network}'}}\ncaches: [{{id: a, ports: 1-2}}]\n").warnings
+    assert warning.endswith("lets a large part of the Internet in: is its prefix meant?")
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "198.0.0.0/8", "fc00::/7", "2001:db8::/32"])
+def test_a_network_that_somebody_can_have_is_not_warned_of(network: str) -> None:
+    assert load(f"clients: {{allow: '{network}'}}\ncaches: [{{id: a, ports: 1-2}}]\n").warnings == ()
+
+
 def test_the_global_everyone_is_warned_of_once() -> None:
     text = "clients: {allow: 0.0.0.0/0}\ncaches: [{id: a, ports: 1-2}, {id: b, ports: 3-4}]\n"
     assert len(load(text).warnings) == 1

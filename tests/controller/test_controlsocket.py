@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -93,6 +94,18 @@ def test_a_path_too_long_for_a_socket_is_an_error_that_says_so(tmp_path: Path) -
         ControlSocket(tmp_path / ("x" * (room + 1)))
     with ControlSocket(tmp_path / ("x" * room)).listener as longest:
         assert longest.getsockname().endswith("x")
+
+
+def test_a_lock_that_somebody_sits_on_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("natproxy.controller.controlsocket.LOCK_SECONDS", 0.1)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(NatproxyError, match=f"another process keeps {path.parent} locked"):
+            ControlSocket(path)
+    finally:
+        os.close(descriptor)
+    ControlSocket(path).listener.close()
 
 
 def test_a_missing_directory_is_an_error_that_names_the_socket(tmp_path: Path) -> None:

@@ -423,6 +423,26 @@ async def test_a_node_name_that_changes_its_address_is_counted(host: Host) -> No
         assert shown(daemon, line) == "1.0"
 
 
+async def test_a_name_that_leads_to_the_instance_metadata_is_not_followed(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.write_caches()
+    host.aws.answer = answers_of(world())
+    async with host.running() as (daemon, _):
+        await host.told("4 routes")
+        (cache,) = daemon._knowledge.snapshot.caches
+        node = cache.nodes[0].endpoint
+        assert node is not None
+        daemon._name_answered(node.host, ("127.0.0.2",), "")
+        daemon._name_answered(node.host, ("169.254.169.254",), "")
+        assert daemon._knowledge.book[node.host].current == ("127.0.0.2",)
+        why = "it leads to 169.254.169.254, which cannot be the address of a node"
+        assert daemon._knowledge.name_failures == {node.host: why}
+        daemon._name_answered(node.host, ("127.0.0.3", "169.254.169.254"), "")
+        assert daemon._knowledge.book[node.host].current == ("127.0.0.3",)
+        assert daemon._knowledge.name_failures == {}
+
+
 async def test_ports_that_could_not_be_written_down_open_by_themselves_once_they_can(host: Host) -> None:
     host.write_caches()
     host.aws.answer = answers_of(world())

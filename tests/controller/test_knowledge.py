@@ -221,6 +221,26 @@ def test_a_name_that_fails_keeps_its_last_addresses(tmp_path: Path) -> None:
     assert known.name_failures == {}
 
 
+BEYOND = "clients: {allow: 198.51.100.27}\nstatic: [{name: a, port: 7001, target: %s:6379}]\n"
+
+
+@pytest.mark.parametrize(
+    ("listening", "target", "host_name", "answer", "good"),
+    [
+        ("127.0.0.1", "legacy", "node", "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "legacy", "node", "127.0.0.1 10.0.1.230", "10.0.1.230"),
+        ("0.0.0.0", "legacy", "legacy", "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "legacy", "legacy", "169.254.169.254", ""),
+        ("0.0.0.0", "169.254.169.254", "169.254.169.254", "169.254.169.254", "169.254.169.254"),
+    ],
+)
+def test_only_the_operator_leads_to_the_host_itself(
+    tmp_path: Path, *, listening: str, target: str, host_name: str, answer: str, good: str
+) -> None:
+    known = knowledge(tmp_path, f"listen: {{address: {listening}}}\n" + BEYOND % target)
+    assert known.addresses_of(host_name, tuple(answer.split())) == tuple(good.split())
+
+
 def test_names_that_matter_no_more_are_forgotten(tmp_path: Path) -> None:
     known = knowledge(tmp_path, snapshot=THREE)
     known.settle()

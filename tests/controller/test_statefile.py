@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from natproxy.controller.statefile import LoadResult, State, StateFile
+from natproxy.controller.statefile import LoadResult, State, StateFile, make_directory
 from natproxy.controller.stateformat import encode_state
 from natproxy.errors import StateError
 from natproxy.model import Kind, PortEntry, PortMap, RouteKey
@@ -37,6 +37,32 @@ def python(code: str, *argv: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", whole, *map(str, argv)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+
+
+def test_the_directory_is_made_for_its_owner_only(path: Path) -> None:
+    directory = path.parent / "var" / "natproxy"
+    make_directory(directory)
+    make_directory(directory)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
+def test_a_directory_that_others_may_write_to_is_refused(path: Path, mode: int) -> None:
+    path.parent.chmod(mode)
+    with pytest.raises(StateError, match=f"other users may write to the state_dir {path.parent}: .*chmod go-w"):
+        make_directory(path.parent)
+
+
+def test_a_directory_that_others_may_read_is_taken(path: Path) -> None:
+    path.parent.chmod(0o755)
+    make_directory(path.parent)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_another_user_is_refused(path: Path) -> None:
+    os.chown(path.parent, 65534, 65534)
+    with pytest.raises(StateError, match=r"belongs to another user \(uid 65534\)"):
+        make_directory(path.parent)
 
 
 def test_no_file_is_an_empty_state(path: Path) -> None:

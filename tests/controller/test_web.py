@@ -14,7 +14,7 @@ import uvloop
 
 from natproxy.controller import web
 from natproxy.controller.documents import ReloadVerdict
-from natproxy.controller.web import MAX_BODY_BYTES, Admin, is_safe_host
+from natproxy.controller.web import MAX_BODY_BYTES, MAX_CONNECTIONS, Admin, is_safe_host
 from natproxy.errors import NatproxyError, ReleaseError, StateError
 from tests.controller.source import PORTS, ROUTES, Source
 
@@ -255,6 +255,22 @@ async def test_a_connection_without_a_request_is_closed(tmp_path: Path, monkeypa
             assert await reader.read() == b""
         writer.close()
     await served.admin.stop()
+
+
+async def test_whoever_holds_connections_open_keeps_nobody_from_asking(served: Served) -> None:
+    many = 3 * MAX_CONNECTIONS
+    held = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", served.port) for _ in range(many)))
+    assert (await served.tcp("GET /healthz")).status == 200
+    ends = [asyncio.ensure_future(reader.read()) for reader, _ in held]
+    async with asyncio.timeout(20):
+        while sum(end.done() for end in ends) < many - MAX_CONNECTIONS:
+            await asyncio.wait([end for end in ends if not end.done()], return_when=asyncio.FIRST_COMPLETED)
+    assert (await served.tcp("GET /healthz")).status == 200
+    assert not all(end.done() for end in ends)
+    for _, writer in held:
+        writer.close()
+    await asyncio.wait(ends)
+    assert all(isinstance(end.exception(), ConnectionError | None) for end in ends)
 
 
 async def test_a_connection_may_ask_again(served: Served) -> None:

@@ -232,6 +232,13 @@ def test_an_item_without_an_arn_has_unknown_tags() -> None:
     assert not parse(world, DEV, with_tags=False).is_complete
 
 
+def test_an_empty_list_of_clusters_that_groups_contradict_is_not_believed_for_memcached_either() -> None:
+    answers = replace(answers_of(account()), cache_clusters=[])
+    snapshot = parse_snapshot(answers, config("caches: [{id: memo}, {id: redis}]"))
+    assert ids(snapshot) == ["redis"]
+    assert not snapshot.is_complete
+
+
 def test_empty_listings_are_an_empty_and_complete_snapshot() -> None:
     snapshot = parse_snapshot(RawAnswers([], [], []), config("caches: [{id: redis}]"))
     assert snapshot.caches == ()

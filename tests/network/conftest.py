@@ -48,13 +48,13 @@ StartNatproxy = Callable[..., GuideProxy]
 def start_natproxy(
     guide_network: GuideNetwork,
     guide_aws: GuideAws,
-    guide_caches: GuideCaches,  # noqa: ARG001
+    guide_caches: GuideCaches,
 ) -> Iterator[StartNatproxy]:
     """natproxy, once for each call; at the end it is stopped and has to have done well."""
     with contextlib.ExitStack() as stack:
 
         def start(**config: object) -> GuideProxy:
-            proxy = GuideProxy(guide_network, guide_aws, **config)
+            proxy = GuideProxy(guide_network, guide_aws, config)
             stack.callback(proxy.stop)
             return proxy
 

@@ -47,7 +47,7 @@ class GuideProxy:
     ``config`` replaces keys of GUIDE_CONFIG. Names are asked where the NAT instance's resolv.conf says.
     """
 
-    def __init__(self, network: GuideNetwork, aws: GuideAws, **config: object) -> None:
+    def __init__(self, network: GuideNetwork, aws: GuideAws, config: Mapping[str, object]) -> None:
         self._network = network
         directory = network.directory / "natproxy"
         directory.mkdir()
@@ -102,6 +102,7 @@ class GuideProxy:
         """Return the sum of the samples of that name that have these labels."""
         families = text_string_to_metric_families(self.get("/metrics")[1])
         samples = [sample for family in families for sample in family.samples if sample.name == name]
+        assert samples, f"there is no metric {name}"
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
     def stop(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import sys
 import time
@@ -152,7 +153,7 @@ def test_who_is_not_allowed_is_closed_at_once_and_counted(
     line = guide_natproxy.wait_for_log("connection ended", outcome="not-allowed", port=REDIS_PORTS[0])
     assert line["client"].startswith(f"{STRANGER_IP}:")
     refused = {"port": str(REDIS_PORTS[0]), "outcome": "not-allowed"}
-    eventually(lambda: guide_natproxy.metric("natproxy_connections_total", **refused) == 1, "it is counted")
+    eventually(lambda: guide_natproxy.metric("natproxy_connections_ended_total", **refused) == 1, "it is counted")
     with talk(guide_network, REDIS_PORTS[0]) as laptop:
         assert laptop.sock.getsockname()[0] == LAPTOP_IP
         assert laptop.ping()
@@ -354,12 +355,13 @@ def test_a_rule_of_the_guide_that_was_left_over_wins_over_natproxys_port(
     eventually(lambda: guide_natproxy.routes()[port].addresses == natproxy_leads_to, "natproxy has followed")
     with pytest.raises(OSError, match=r"timed out|No route to host"):
         guide_network.connect(LAPTOP, PUBLIC_IP, port, seconds=1.0)
-    assert guide_natproxy.metric("natproxy_connections_opened_total") == 0
+    connections = functools.partial(guide_natproxy.metric, "natproxy_connections_total", port=str(port))
+    assert connections() == 0
     assert not guide_natproxy.logged("connection ended")
 
     guide_network.remove_guide_rules()
     assert who(guide_network, port)() == NEW_NODE
-    guide_natproxy.wait_for_log("connection ended", port=port, outcome="client-closed")
+    eventually(lambda: connections() == 1, "natproxy hears of the client")
 
 
 def test_the_nodes_are_the_guides() -> None:

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from natproxy.model import Address, Endpoint, Kind, Mode
 from natproxy.plan.addresses import (
+    MOST_ADDRESSES,
     Addresses,
     always_rotates,
     dial_addresses,
     membership,
     observe,
+    of_nodes,
     rotating_hosts,
     usable,
 )
@@ -28,6 +30,36 @@ def observed(*answers: tuple[float, str], always: bool = False) -> Addresses:
         addresses = observe(addresses, answer.split(), now, always)
     assert addresses is not None
     return addresses
+
+
+@pytest.mark.parametrize(
+    "ip",
+    [
+        "169.254.169.254",
+        "0.0.0.0",
+        "255.255.255.255",
+        "224.0.0.1",
+        "::",
+        "fe80::1",
+        "ff02::1",
+        "fd00:ec2::254",
+        "::ffff:169.254.169.254",
+    ],
+)
+def test_no_node_has_an_address_of_the_instance_s_own_services(ip: str) -> None:
+    for may_be_local in (False, True):
+        assert of_nodes((ip, A), may_be_local=may_be_local) == (A,)
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_a_node_is_on_loopback_only_where_that_is_meant(ip: str) -> None:
+    assert of_nodes((ip,), may_be_local=False) == ()
+    assert of_nodes((ip,), may_be_local=True) == (ip,)
+
+
+def test_a_name_has_no_more_addresses_than_anybody_needs() -> None:
+    many = [f"10.0.{number // 250}.{number % 250 + 1}" for number in range(1000)]
+    assert of_nodes(reversed(many), may_be_local=False) == tuple(many[:MOST_ADDRESSES])
 
 
 def test_the_first_answer_is_current() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.scenarios.daemon import Daemon
-from tests.scenarios.peers import close_all
+from tests.scenarios.peers import closing_all
+from tests.scenarios.waiting import eventually
 from tests.standins.cloud import Cloud
 
 
@@ -37,7 +39,7 @@ class Natproxies:
         """Return a daemon that is ready, and where there are caches, has heard of them."""
         daemon = self.prepare(cloud, **config).start()
         if daemon.config.get("caches"):
-            daemon.wait_for_log("port opened")
+            eventually(lambda: daemon.get("/readyz")[0] == 200, "AWS has answered")
         return daemon
 
     def finish(self) -> None:
@@ -65,18 +67,32 @@ def _verdicts(daemon: Daemon) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def no_connection_outlives_its_test() -> Iterator[None]:
-    yield
-    close_all()
+    with closing_all():
+        yield
 
 
-@pytest.fixture
-def natproxy() -> Iterator[Natproxies]:
+@contextlib.contextmanager
+def some_natproxies() -> Iterator[Natproxies]:
+    """Make daemons in a directory of their own."""
     with tempfile.TemporaryDirectory(prefix="natproxy-") as directory:
         natproxies = Natproxies(Path(directory))
         try:
             yield natproxies
         finally:
             natproxies.finish()
+
+
+@pytest.fixture
+def natproxy() -> Iterator[Natproxies]:
+    with some_natproxies() as natproxies:
+        yield natproxies
+
+
+@pytest.fixture(scope="module")
+def module_natproxy() -> Iterator[Natproxies]:
+    """For one that all tests of a module share, or that needs long for something and may do so beside the others."""
+    with some_natproxies() as natproxies:
+        yield natproxies
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -69,9 +68,9 @@ class Daemon:
             "aws": {"refresh": "300ms"},
             "admin": {"address": self.ip, "port": ADMIN_PORT},
             "state_dir": str(self.state_dir),
-            "timeouts": {"drain": "1s", "stop": "300ms"},
             "log": {"format": "json"},
             **config,
+            "timeouts": {"drain": "1s", "stop": "300ms", **config.get("timeouts", {})},
         }
         self.prefix: Sequence[str] = ()
         self.log: Heard[Line] = Heard()
@@ -110,8 +109,14 @@ class Daemon:
         for thread in self._threads:
             thread.start()
         if is_ready:
-            self.notified.wait_for(lambda text: "READY=1" in text.split("\n"), "READY=1", since=said)
+            eventually(lambda: self._is_ready(said), "READY=1", seconds=60)
         return self
+
+    def _is_ready(self, since: int) -> bool:
+        if not self.is_running:
+            message = f"natproxy has ended with {self.wait()}: {''.join(self.strange_lines)}"
+            raise RuntimeError(message)
+        return any("READY=1" in text.split("\n") for text in self.notified.all(since))
 
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -191,9 +196,7 @@ class Daemon:
         """The lines of an event that have these fields."""
         return [line for line in self.log.all(since) if _is_line(line, event, fields)]
 
-    def wait_for_log(
-        self, event: str, *, since: int = 0, seconds: float = PATIENCE_SECONDS, **fields: object
-    ) -> Line:
+    def wait_for_log(self, event: str, *, since: int = 0, seconds: float = PATIENCE_SECONDS, **fields: object) -> Line:
         """Block until a line of that event has these fields; return the first."""
         what = f"{event} {fields}"
         return self.log.wait_for(lambda line: _is_line(line, event, fields), what, since=since, seconds=seconds)
@@ -239,9 +242,7 @@ class Daemon:
 
     def routes(self) -> dict[str, RouteView]:
         """Every route by its name: ``cluster/node``, ``cache:kind``, or a static route's name."""
-        return {
-            _name(cache.id, route): route for cache in self.document().caches for route in cache.routes
-        }
+        return {_name(cache.id, route): route for cache in self.document().caches for route in cache.routes}
 
     def ports(self) -> dict[str, int | None]:
         """The port of every route, by its name."""
@@ -312,8 +313,3 @@ def _name(cache: str, route: RouteView) -> str:
 
 def _is_line(line: Line, event: str, fields: Mapping[str, object]) -> bool:
     return line.get("event") == event and fields.items() <= line.items()
-
-
-def seconds_for(start: float) -> float:
-    """Seconds since ``start`` (time.monotonic)."""
-    return time.monotonic() - start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -21,9 +22,12 @@ def connect(ip: str, port: int, *, source: str | None = None, seconds: float = P
     return Talk(socket.create_connection((ip, port), seconds, None if source is None else (source, 0)))
 
 
-def close_all() -> None:
-    """Close what a test has left open."""
-    for talk in list(_open):
+@contextlib.contextmanager
+def closing_all() -> Iterator[None]:
+    """Close in the end what has been opened since."""
+    before = set(_open)
+    yield
+    for talk in _open - before:
         talk.close()
 
 
@@ -74,6 +78,11 @@ class Talk:
     def finish(self) -> None:
         """Send no more, but go on listening."""
         self.sock.shutdown(socket.SHUT_WR)
+
+    def say_last(self, data: bytes) -> None:
+        """Send all of it, and then no more."""
+        self.say(data)
+        self.finish()
 
     def ping(self) -> bool:
         """Whether a Redis answers on this connection; False where it has ended."""

@@ -29,9 +29,7 @@ def two_more_rounds(cloud: Cloud) -> None:
 
 def without_last_node(cloud: Cloud, cluster_id: str) -> None:
     """Let AWS tell of one node less, in an answer that looks complete."""
-    cloud.world.patch(
-        "cluster", cluster_id, CacheNodes=lambda nodes: nodes[:-1], NumCacheNodes=lambda count: count - 1
-    )
+    cloud.world.patch("cluster", cluster_id, CacheNodes=lambda nodes: nodes[:-1], NumCacheNodes=lambda count: count - 1)
 
 
 def test_growth_gives_new_ports_and_moves_none(cloud: Cloud, natproxy: Natproxies) -> None:
@@ -104,9 +102,7 @@ def test_a_connection_to_a_removed_node_lives_on_for_drain_and_then_the_port_clo
     assert daemon.wait_for_log("connection ended", port=port, outcome="node-gone")
 
 
-def test_a_gone_node_s_number_stays_its_own_and_is_there_when_it_comes_back(
-    cloud: Cloud, natproxy: Natproxies
-) -> None:
+def test_a_gone_node_s_number_stays_its_own_and_is_there_when_it_comes_back(cloud: Cloud, natproxy: Natproxies) -> None:
     cloud.replication_group("my-redis", replicas=2)
     cloud.memcached("mc", nodes=1)
     daemon = natproxy(cloud, caches=[{"id": "my-redis"}, {"id": "mc"}], timeouts={"drain": "0s"})
@@ -207,9 +203,7 @@ def test_an_empty_or_partial_answer_closes_nothing_however_often_it_comes(cloud:
     cloud.replication_group("my-redis", replicas=1)
     cloud.memcached("mc", nodes=2)
     # So short that whatever was concluded from these answers would show at once.
-    daemon = natproxy(
-        cloud, caches=[{"id": "my-redis"}, {"id": "mc"}], aws={"refresh": "100ms", "absent_after": "1ms"}
-    )
+    daemon = natproxy(cloud, caches=[{"id": "my-redis"}, {"id": "mc"}], aws={"refresh": "100ms", "absent_after": "1ms"})
     before = {name: daemon.wait_for_route(name) for name in daemon.ports()}
     with connect(daemon.ip, before["my-redis-002/0001"]) as live:
         for kind, name in PARTIALS:

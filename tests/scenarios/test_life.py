@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pytest
 
 from tests.scenarios.conftest import Natproxies
-from tests.scenarios.daemon import FIRST_PORT
-from tests.scenarios.peers import Talk, connect, is_refused
+from tests.scenarios.daemon import FIRST_PORT, Daemon, wait_for_end
+from tests.scenarios.peers import Talk, closing_all, connect, is_refused
 from tests.scenarios.waiting import eventually
 from tests.standins.echo import EchoNodes
 
 PORT = FIRST_PORT
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def echo() -> Iterator[str]:
     """``ip:port`` of a node that says what it is told."""
     nodes = EchoNodes()
@@ -29,6 +30,30 @@ def echo() -> Iterator[str]:
         yield f"{ip}:{port}"
     finally:
         nodes.stop()
+
+
+@dataclass(frozen=True)
+class Hung:
+    """A natproxy one of whose two workers hangs, and connections opened since."""
+
+    daemon: Daemon
+    worker: int
+    other: int
+    talks: Sequence[Talk]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hung(module_natproxy: Natproxies, echo: str) -> Iterator[Hung]:
+    """It takes natproxy 15 s to find out, which it spends beside the other tests."""
+    daemon = module_natproxy(static=[{"name": "a", "port": PORT, "target": echo}], workers=2)
+    worker, other = daemon.workers()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with closing_all():
+            yield Hung(daemon, worker, other, [connect(daemon.ip, PORT) for _ in range(8)])
+    finally:
+        if worker in daemon.workers():
+            os.kill(worker, signal.SIGCONT)
 
 
 def echoes(ip: str) -> bool:
@@ -79,13 +104,15 @@ def test_a_second_sigterm_stops_at_once(natproxy: Natproxies, echo: str) -> None
         assert talk.ended() in ("eof", "reset")
     assert daemon.wait(5) == 1
     for pid in workers:
-        eventually(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), "its worker has ended")  # noqa: PTH110
+        wait_for_end(pid)
     daemon.start()
     assert echoes(daemon.ip), "what it left behind is in nobody's way"
 
 
 def test_the_service_manager_is_told_that_it_is_ready_lives_and_how_it_fares(natproxy: Natproxies, echo: str) -> None:
-    daemon = natproxy.prepare(static=[{"name": "a", "port": PORT, "target": echo}], environ={"WATCHDOG_USEC": "1000000"})
+    daemon = natproxy.prepare(
+        static=[{"name": "a", "port": PORT, "target": echo}], environ={"WATCHDOG_USEC": "1000000"}
+    )
     daemon.start()
     ready = next(text for text in daemon.notified.all() if "READY=1" in text)
     assert "STATUS=1 route open, 0 connections" in ready.split("\n")
@@ -124,30 +151,6 @@ def test_a_worker_that_is_killed_is_replaced_and_no_port_closes(natproxy: Natpro
         assert talk.echoes(), "the new worker is told of what comes later, too"
 
 
-def test_a_worker_that_hangs_is_killed_and_replaced_while_the_other_one_serves_on(
-    natproxy: Natproxies, echo: str
-) -> None:
-    daemon = natproxy(static=[{"name": "a", "port": PORT, "target": echo}], workers=2)
-    hung, other = daemon.workers()
-    os.kill(hung, signal.SIGSTOP)
-    try:
-        talks = [connect(daemon.ip, PORT) for _ in range(8)]
-        assert all(talk.echoes() for talk in talks)
-        line = daemon.wait_for_log("worker hangs and is killed", seconds=40)
-        assert line["pid"] == hung
-        assert all(talk.echoes() for talk in talks)
-    finally:
-        if hung in daemon.workers():
-            os.kill(hung, signal.SIGCONT)
-
-    def is_replaced() -> bool:
-        return len(daemon.workers()) == 2 and hung not in daemon.workers() and daemon.get("/healthz")[0] == 200
-
-    eventually(is_replaced, "two workers run")
-    assert other in daemon.workers()
-    daemon.wait_for_metric(8, "natproxy_connections_open")
-
-
 def test_two_workers_count_as_one_natproxy(natproxy: Natproxies, echo: str) -> None:
     daemon = natproxy(
         static=[{"name": "a", "port": PORT, "target": echo}], workers=2, clients={"max_connections_per_client": 40}
@@ -176,9 +179,7 @@ def test_commands_say_so_where_no_natproxy_runs(natproxy: Natproxies, echo: str)
         assert "no natproxy runs with the state_dir" in done.stderr
 
 
-def test_an_admin_port_that_is_taken_is_told_in_one_line_and_nothing_is_opened(
-    natproxy: Natproxies, echo: str
-) -> None:
+def test_an_admin_port_that_is_taken_is_told_in_one_line_and_nothing_is_opened(natproxy: Natproxies, echo: str) -> None:
     first = natproxy(static=[{"name": "a", "port": PORT, "target": echo}])
     second = natproxy.prepare(static=[{"name": "a", "port": PORT, "target": echo}])
     second.config["admin"] = first.config["admin"]
@@ -188,3 +189,18 @@ def test_an_admin_port_that_is_taken_is_told_in_one_line_and_nothing_is_opened(
     assert "Traceback" not in "".join(second.strange_lines)
     assert is_refused(second.ip, PORT)
     assert echoes(first.ip)
+
+
+def test_a_worker_that_hangs_is_killed_and_replaced_while_the_other_one_serves_on(hung: Hung) -> None:
+    assert all(talk.echoes() for talk in hung.talks)
+    line = hung.daemon.wait_for_log("worker hangs and is killed", seconds=40)
+    assert line["pid"] == hung.worker
+    assert all(talk.echoes() for talk in hung.talks)
+
+    def is_replaced() -> bool:
+        workers = hung.daemon.workers()
+        return len(workers) == 2 and hung.worker not in workers and hung.daemon.get("/healthz")[0] == 200
+
+    eventually(is_replaced, "two workers run")
+    assert hung.other in hung.daemon.workers()
+    hung.daemon.wait_for_metric(len(hung.talks), "natproxy_connections_open")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -27,14 +26,26 @@ def shared_cloud() -> Iterator[Cloud]:
 
 
 @pytest.fixture(scope="module")
-def shared(shared_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    natproxies = Natproxies(Path(tmp_path_factory.mktemp("outage")))
-    try:
-        daemon = natproxies(shared_cloud, caches=[{"id": "my-redis"}])
-        daemon.wait_for_route("my-redis-002/0001")
-        yield daemon
-    finally:
-        natproxies.finish()
+def shared(shared_cloud: Cloud, module_natproxy: Natproxies) -> Daemon:
+    daemon = module_natproxy(shared_cloud, caches=[{"id": "my-redis"}])
+    daemon.wait_for_route("my-redis-002/0001")
+    return daemon
+
+
+@pytest.fixture(scope="module")
+def hanging_cloud() -> Iterator[Cloud]:
+    with Cloud() as made:
+        made.replication_group("my-redis", replicas=1)
+        yield made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hanging(hanging_cloud: Cloud, module_natproxy: Natproxies) -> Daemon:
+    """One that AWS does not answer any more. To find that out takes it 20 s, which it spends beside the other tests."""
+    daemon = module_natproxy(hanging_cloud, caches=[{"id": "my-redis"}])
+    daemon.wait_for_route("my-redis-002/0001")
+    hanging_cloud.aws.fault("DescribeReplicationGroups", "hang", times=2).wait_until_hit()
+    return daemon
 
 
 def failures(daemon: Daemon, reason: DiscoveryFailure) -> float:
@@ -90,27 +101,6 @@ def test_nobody_at_aws_s_address_changes_nothing_either(shared_cloud: Cloud, sha
         shared_cloud.aws.go_up()
     shared.reload()
     shared.wait_for_log("discovery works again", since=logged)
-
-
-def test_while_aws_hangs_a_node_that_moves_is_followed_by_its_name_and_the_hang_is_told(
-    cloud: Cloud, natproxy: Natproxies
-) -> None:
-    cloud.replication_group("my-redis", replicas=1)
-    daemon = natproxy(cloud, caches=[{"id": "my-redis"}])
-    port = daemon.wait_for_route("my-redis-002/0001")
-    fault = cloud.aws.fault("DescribeReplicationGroups", "hang", times=2)
-    fault.wait_until_hit()
-    cloud.replace("my-redis-002")
-
-    def is_reached() -> bool:
-        with connect(daemon.ip, port) as talk:
-            return talk.ping()
-
-    eventually(is_reached, "the new node is reached")
-    assert daemon.get("/healthz")[0] == 200
-    daemon.wait_for_log(FAILED, operation="DescribeReplicationGroups", reason="timeout", seconds=40)
-    daemon.wait_for_log("discovery works again")
-    assert failures(daemon, DiscoveryFailure.TIMEOUT) == 1
 
 
 def test_a_stop_does_not_wait_for_an_answer_of_aws(cloud: Cloud, natproxy: Natproxies) -> None:
@@ -182,9 +172,7 @@ def test_caches_are_found_by_their_tags_and_each_is_asked_for_its_tags_once_not_
     paper_cloud.replication_group("ours", replicas=0, tags={"Environment": "dev", "Team": "web"})
     paper_cloud.memcached("also-ours", nodes=1, tags={"Environment": "dev", "Team": "web"})
     paper_cloud.memcached("theirs", nodes=1, tags={"Environment": "prod", "Team": "web"})
-    daemon = natproxy(
-        paper_cloud, caches=[{"tags": {"Environment": "dev", "Team": "web"}}], aws={"refresh": "100ms"}
-    )
+    daemon = natproxy(paper_cloud, caches=[{"tags": {"Environment": "dev", "Team": "web"}}], aws={"refresh": "100ms"})
     for name in ("ours-001/0001", "also-ours/0001"):
         daemon.wait_for_route(name, "open")
     paper_cloud.aws.wait_for_more("DescribeServerlessCaches", 5)
@@ -194,3 +182,20 @@ def test_caches_are_found_by_their_tags_and_each_is_asked_for_its_tags_once_not_
     paper_cloud.memcached("late", nodes=1, tags={"Environment": "dev", "Team": "web"})
     daemon.wait_for_route("late/0001", "open")
     assert len(paper_cloud.aws.calls("ListTagsForResource")) == len(asked) + 1
+
+
+def test_while_aws_hangs_a_node_that_moves_is_followed_by_its_name_and_the_hang_is_told(
+    hanging_cloud: Cloud, hanging: Daemon
+) -> None:
+    port = hanging.wait_for_route("my-redis-002/0001")
+    hanging_cloud.replace("my-redis-002")
+
+    def is_reached() -> bool:
+        with connect(hanging.ip, port) as talk:
+            return talk.ping()
+
+    eventually(is_reached, "the new node is reached")
+    assert hanging.get("/healthz")[0] == 200
+    hanging.wait_for_log(FAILED, operation="DescribeReplicationGroups", reason="timeout", seconds=40)
+    hanging.wait_for_log("discovery works again")
+    assert failures(hanging, DiscoveryFailure.TIMEOUT) == 1

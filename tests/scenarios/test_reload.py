@@ -12,6 +12,7 @@ import pytest
 from tests.scenarios.conftest import Natproxies
 from tests.scenarios.daemon import FIRST_PORT, Daemon
 from tests.scenarios.peers import PlainNode, Talk, connect, is_refused
+from tests.scenarios.waiting import eventually
 from tests.standins.cloud import Cloud
 
 KEPT, CHANGED, REMOVED, ADDED = range(FIRST_PORT, FIRST_PORT + 4)
@@ -81,9 +82,7 @@ def test_a_reload_with_a_broken_file_keeps_everything_as_it_was_and_names_file_a
 def test_a_reload_opens_what_is_added_drains_what_is_removed_or_changed_and_leaves_the_rest(
     natproxy: Natproxies, here: PlainNode, there: PlainNode
 ) -> None:
-    daemon = natproxy(
-        static=[static(port, here) for port in (KEPT, CHANGED, REMOVED)], timeouts={"drain": "2s", "stop": "300ms"}
-    )
+    daemon = natproxy(static=[static(port, here) for port in (KEPT, CHANGED, REMOVED)], timeouts={"drain": "2s"})
     kept, changed, removed = (linked(daemon, port, here) for port in (KEPT, CHANGED, REMOVED))
     daemon.config["static"] = [static(KEPT, here), static(CHANGED, there), static(ADDED, there)]
     daemon.write()
@@ -99,7 +98,7 @@ def test_a_reload_opens_what_is_added_drains_what_is_removed_or_changed_and_leav
     assert 1.0 < time.monotonic() - began < 5.0
     assert works(*kept)
     daemon.wait_for_log("port closed", port=REMOVED)
-    assert is_refused(daemon.ip, REMOVED)
+    eventually(lambda: is_refused(daemon.ip, REMOVED), "the port is closed")
     daemon.wait_for_log("connection ended", port=CHANGED, outcome="route-changed")
     daemon.wait_for_log("connection ended", port=REMOVED, outcome="route-removed")
     assert not daemon.logged("connection ended", port=KEPT)

@@ -127,7 +127,8 @@ def test_with_a_state_dir_it_cannot_write_it_serves_what_is_written_and_opens_ne
         daemon.start()
         cloud.add_replica("my-redis")
         daemon.wait_for_log("state cannot be saved, new ports stay closed", level="error")
-        route = eventually(lambda: daemon.routes().get("my-redis-003/0001"), "the new node is shown")
+        eventually(lambda: "my-redis-003/0001" in daemon.routes(), "the new node is shown")
+        route = daemon.routes()["my-redis-003/0001"]
         assert route.state == "error"
         assert "cannot be written down" in str(route.reason)
         for port in known.values():

@@ -56,6 +56,7 @@ def listen(address: str = "127.0.0.1", backlog: int = 512) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address, 0))
         sock.listen(backlog)
     except OSError:
@@ -63,6 +64,22 @@ def listen(address: str = "127.0.0.1", backlog: int = 512) -> socket.socket:
         raise
     sock.settimeout(SECONDS)
     return sock
+
+
+@contextlib.contextmanager
+def silent_node() -> Iterator[tuple[socket.socket, list[socket.socket]]]:
+    """Yield a node that does not answer, and the connections that fill its queue: the kernel drops who else knocks.
+
+    Once these are closed, and accepted, it answers whoever knocks again.
+    """
+    with listen(backlog=0) as sock, contextlib.ExitStack() as stack:
+        fillers = []
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(sock.getsockname())
+            fillers.append(filler)
+        yield sock, fillers
 
 
 def tcp_pair(receive_buffer: int | None = None, send_buffer: int | None = None) -> tuple[socket.socket, socket.socket]:

@@ -22,10 +22,13 @@ from natproxy import messages
 from natproxy.channel import controller_end, worker_end
 from natproxy.errors import ChannelError
 from natproxy.messages import DIAL_BUCKETS, RouteCounts, Serve, Up
+from natproxy.model import Outcome
 from natproxy.worker.process import Worker
 from tests.worker.hand import SECONDS, listen
 
 M = TypeVar("M", bound=Up)
+Node = tuple[str, int] | socket.socket
+"""An address, or a socket that listens there."""
 WORKER = (sys.executable, "-P", "-m", "natproxy.worker.process")
 
 
@@ -66,6 +69,7 @@ class Running:
         self.finished: list[messages.FinishedConnection] = []
         self.has_ended = False
         self.accept_pauses = 0
+        self._doorbell: int | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.thread: threading.Thread | None = None
         self.worker: Worker | None = None
@@ -87,7 +91,7 @@ class Running:
 
     # What it is told.
 
-    def serve(self, *nodes: tuple[str, int] | socket.socket, sock: socket.socket | None = None, **values: object) -> int:
+    def serve(self, *nodes: Node, sock: socket.socket | None = None, **values: object) -> int:
         """Serve a new port (or the one that ``sock`` listens on) that leads to ``nodes``; return its number."""
         listening = listen() if sock is None else sock
         serve = served(listening.getsockname()[1], *nodes, **{"sockets": 1, **values})
@@ -95,12 +99,21 @@ class Running:
         listening.close()
         return serve.port
 
-    def update(self, port: int, *nodes: tuple[str, int] | socket.socket, **values: object) -> None:
+    def update(self, port: int, *nodes: Node, **values: object) -> None:
         """Serve a port by new values."""
-        self.tell(served(port, *nodes, **values))
+        self.order(served(port, *nodes, **values))
+
+    def order(self, message: messages.Down) -> None:
+        """Tell it something; it has obeyed when this returns."""
+        self.tell(message)
+        if self._doorbell is None:
+            self._doorbell = self.serve(refuse=Outcome.ROUTE_REMOVED.value)
+        for _ in range(2):  # the first may be answered before the message, in the same turn of the loop
+            with connect(self._doorbell) as client:
+                assert is_closed(client)
 
     def tell(self, message: messages.Down, sockets: Sequence[socket.socket] = ()) -> None:
-        """Tell it something; it has heard when this returns."""
+        """Tell it something."""
         self.channel.send(message, [sock.fileno() for sock in sockets])
         while self.channel.wants_write:
             select.select([], [self.channel], [], SECONDS)
@@ -164,11 +177,17 @@ class Running:
         self.until(lambda: totals.ended.total() >= connections)
         return totals
 
-    def outcome(self) -> tuple[str, str]:
-        """Return (outcome, detail) of the next connection that ends."""
-        self.until(lambda: self.finished)
-        connection = self.finished.pop(0)
-        return connection.outcome, connection.detail
+    def finish(self, port: int) -> messages.FinishedConnection:
+        """Return what is logged of a connection that ends on a port: of the earliest that was not asked for yet."""
+        self.until(lambda: any(finished.port == port for finished in self.finished))
+        found = next(finished for finished in self.finished if finished.port == port)
+        self.finished.remove(found)
+        return found
+
+    def outcome(self, port: int) -> tuple[str, str]:
+        """Return (outcome, detail) of a connection that ends on a port."""
+        finished = self.finish(port)
+        return finished.outcome, finished.detail
 
     # Its process.
 
@@ -179,7 +198,7 @@ class Running:
 
     def descriptors(self) -> int:
         """Return how many descriptors the worker's process has open."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
     def wait_for_end(self) -> int:
         """Wait until it has ended by itself; return its exit status."""
@@ -207,7 +226,7 @@ class Running:
         assert status == 0
 
 
-def served(port: int, *nodes: tuple[str, int] | socket.socket, **values: object) -> Serve:
+def served(port: int, *nodes: Node, **values: object) -> Serve:
     """Return a Serve for a port that leads to ``nodes`` (addresses, or sockets that listen)."""
     addresses = tuple(node.getsockname()[:2] if isinstance(node, socket.socket) else node for node in nodes)
     serve = Serve(
