@@ -1,7 +1,7 @@
 """A worker: sockets and routes in, counts, outcomes and hints out. I/O: talks to the controller over its channel.
 
-``python -m natproxy.worker.process FD [FD ROW]`` is how the controller starts one; ``Worker(channel).run()`` in a thread
-is how a process that has no controller does. A worker ends when it is told to (Stop), or when its channel does.
+``python -m natproxy.worker.process FD [FD ROW]`` is how the controller starts one; ``Worker(channel).run()`` in a
+thread is how a process that has no controller does. A worker ends when it is told to (Stop), or when its channel does.
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ async def test_whoever_holds_connections_open_keeps_nobody_from_asking(served: S
     many = 3 * MAX_CONNECTIONS
     held = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", served.port) for _ in range(many)))
     assert (await served.tcp("GET /healthz")).status == 200
-    ends = [asyncio.ensure_future(reader.read()) for reader, _ in held]
+    ends = [asyncio.get_running_loop().create_task(reader.read()) for reader, _ in held]
     async with asyncio.timeout(20):
         while sum(end.done() for end in ends) < many - MAX_CONNECTIONS:
             await asyncio.wait([end for end in ends if not end.done()], return_when=asyncio.FIRST_COMPLETED)

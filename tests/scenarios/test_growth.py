@@ -12,6 +12,7 @@ from tests.scenarios.conftest import Natproxies
 from tests.scenarios.daemon import Daemon
 from tests.scenarios.peers import connect, is_refused
 from tests.scenarios.waiting import eventually
+from tests.standins.aws.records import PartialKind
 from tests.standins.cloud import Cloud
 
 
@@ -187,7 +188,7 @@ def test_one_node_that_is_missing_for_a_moment_closes_nothing(cloud: Cloud, natp
     assert not daemon.logged("port drains")
 
 
-PARTIALS: list[tuple[str, str]] = [
+PARTIALS: list[tuple[PartialKind, str]] = [
     ("empty", "DescribeCacheClusters"),
     ("empty", "DescribeReplicationGroups"),
     ("missing-cluster", "my-redis-002"),
@@ -207,13 +208,13 @@ def test_an_empty_or_partial_answer_closes_nothing_however_often_it_comes(cloud:
     before = {name: daemon.wait_for_route(name) for name in daemon.ports()}
     with connect(daemon.ip, before["my-redis-002/0001"]) as live:
         for kind, name in PARTIALS:
-            cloud.world.partial(kind, name)  # type: ignore[arg-type]
+            cloud.world.partial(kind, name)
             two_more_rounds(cloud)
             assert daemon.ports() == before, (kind, name)
             cloud.world.whole()
             two_more_rounds(cloud)
-        for kind, name in (*PARTIALS[:2], ("empty", "DescribeServerlessCaches")):
-            cloud.world.partial(kind, name)  # type: ignore[arg-type]
+        for operation in ("DescribeCacheClusters", "DescribeReplicationGroups", "DescribeServerlessCaches"):
+            cloud.world.partial("empty", operation)
         two_more_rounds(cloud)
         assert live.ping()
     assert {name: daemon.wait_for_route(name) for name in daemon.ports()} == before

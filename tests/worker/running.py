@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import resource
 import select
 import socket
 import subprocess
@@ -83,6 +85,7 @@ class Running:
             self.thread = threading.Thread(target=self.worker.run, name="worker", daemon=True)
             self.thread.start()
         self.expect(messages.Ready)
+        self._descriptor_limits = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
 
     @property
     def pid(self) -> int:
@@ -167,6 +170,8 @@ class Running:
 
     def counts(self, port: int) -> Totals:
         """Return what it counted on a port, as of a Counts message that was sent after this call."""
+        while self.hear(0):
+            pass
         self.said = [message for message in self.said if not isinstance(message, messages.Counts)]
         self.expect(messages.Counts)
         return self.totals.setdefault(port, Totals())
@@ -199,6 +204,27 @@ class Running:
     def descriptors(self) -> int:
         """Return how many descriptors the worker's process has open."""
         return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+
+    def listens(self, port: int) -> bool:
+        """Say whether the worker's process has a socket open that listens on a port (of 127.0.0.1)."""
+        inodes = {
+            fields[9]
+            for line in Path(f"/proc/{self.pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+            if (fields := line.split())[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port
+        }
+        links = {path.readlink() for path in Path(f"/proc/{self.pid}/fd").iterdir()}
+        return any(Path(f"socket:[{inode}]") in links for inode in inodes)
+
+    def leave_descriptors(self, count: int) -> None:
+        """Leave the worker's process so many descriptors more than it has."""
+        used = {int(path.name) for path in Path(f"/proc/{self.pid}/fd").iterdir()}
+        free = (number for number in itertools.count() if number not in used)
+        limit = next(itertools.islice(free, count, None))
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (limit, self._descriptor_limits[1]))
+
+    def leave_all_descriptors(self) -> None:
+        """Take that back."""
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, self._descriptor_limits)
 
     def wait_for_end(self) -> int:
         """Wait until it has ended by itself; return its exit status."""

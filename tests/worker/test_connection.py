@@ -113,7 +113,7 @@ def test_what_a_client_sends_before_the_node_is_connected_waits_for_it(running: 
         with connect(port) as client:
             client.sendall(b"early bytes")
             client.shutdown(socket.SHUT_WR)
-            assert running.counts(port).open == 1
+            running.until(lambda: running.counts(port).open == 1)
             for filler in fillers:
                 filler.close()
             data = b""
@@ -139,7 +139,7 @@ def test_a_client_that_only_connects_and_closes_while_dialling_is_seen_by_the_no
 def test_a_client_that_resets_while_the_node_is_dialled_ends_the_dial(running: Running, silent: socket.socket) -> None:
     port = running.serve(silent, connect_seconds=60.0)
     client = connect(port)
-    assert running.counts(port).open == 1
+    running.until(lambda: running.counts(port).open == 1)
     reset(client)
     assert running.outcome(port) == (Outcome.CLIENT_RESET, "while the node was being dialled")
     assert running.counts(port).open == 0

@@ -1,0 +1,60 @@
+"""Answers what the admin side and the commands ask. I/O: none of its own; asks the engine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from natproxy.controller.documents import ReloadVerdict
+from natproxy.controller.engine import Engine
+from natproxy.controller.status import ports_document, routes_document
+
+
+class Desk:
+    """The ``web.AdminSource`` of a running daemon."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def metrics(self) -> tuple[bytes, str]:
+        """Return the metrics and their content type."""
+        return self._engine.metrics.render()
+
+    def health(self) -> tuple[bool, str]:
+        """Say whether the controller and its workers answer."""
+        workers, wanted = self._engine.workers, self._engine.config.worker_count
+        silent = workers.silent()
+        if silent:
+            return False, f"worker {silent[0]} does not answer"
+        if workers.running < wanted:
+            return False, f"{workers.running} of {wanted} workers run"
+        return True, "ok"
+
+    def readiness(self) -> tuple[bool, str]:
+        """Say whether discovery has succeeded at least once, where there is anything to discover."""
+        waiting = self._engine.waiting()
+        return not waiting, f"waiting for {waiting}" if waiting else "ready"
+
+    def routes(self) -> dict[str, Any]:
+        """Return the routes document."""
+        engine = self._engine
+        return routes_document(
+            engine.config,
+            engine.knowledge.snapshot,
+            engine.statuses(),
+            datetime.now(UTC),
+            unplaced={one.key: one.reason for one in engine.knowledge.desired.unplaced},
+            waiting=engine.waiting(),
+        )
+
+    def ports(self) -> dict[str, Any]:
+        """Return the port map as a document."""
+        return ports_document(self._engine.knowledge.portmap, datetime.now(UTC))
+
+    async def reload(self) -> ReloadVerdict:
+        """Read the config again, all or nothing."""
+        return self._engine.reload()
+
+    def release(self, name: str) -> str:
+        """Give a gone node's port back."""
+        return self._engine.release(name)

@@ -1,0 +1,343 @@
+"""What natproxy does with what it learns: answers of AWS, names, words of the workers, a new config. I/O: by its parts.
+
+The way of the state: each of these changes what is known (knowledge.py); ``_settle`` works out what should be served
+and has it done (serving.py). A reload takes the same way; any error keeps the old state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from natproxy import messages
+from natproxy.config import Config, kept_until_restart, load_config
+from natproxy.controller.changes import Change
+from natproxy.controller.documents import ReloadVerdict
+from natproxy.controller.knowledge import Knowledge
+from natproxy.controller.logs import event, set_up_logs
+from natproxy.controller.metrics import Metrics, NodeChange
+from natproxy.controller.overview import route_statuses
+from natproxy.controller.reconcile import Discovery, Taken
+from natproxy.controller.serving import Serving
+from natproxy.controller.sockets import Sockets
+from natproxy.controller.statefile import State, StateFile
+from natproxy.controller.status import RouteStatus, status_line
+from natproxy.controller.systemd import Notifier
+from natproxy.controller.workers import Workers
+from natproxy.discover.elasticache import ElastiCache
+from natproxy.discover.names import Names
+from natproxy.discover.parse import Failure, RawAnswers
+from natproxy.errors import ConfigError
+from natproxy.model import DiscoveryFailure, Kind, Outcome, Route
+from natproxy.tasks import TaskOwner
+
+_log = logging.getLogger(__name__)
+
+FIRST_NAMES_SECONDS = 1.5
+"""How long a start waits for names that no address is known of."""
+_ENDED_BY_NODE = frozenset({Outcome.NODE_CLOSED.value, Outcome.NODE_RESET.value, Outcome.NODE_TIMEOUT.value})
+
+
+class Engine:
+    """Joins the parts that learn, know and serve. ``tasks`` owns what it runs in the background."""
+
+    def __init__(
+        self,
+        config: Config,
+        state_file: StateFile,
+        state: State,
+        *,
+        metrics: Metrics,
+        notifier: Notifier,
+        tasks: TaskOwner,
+    ) -> None:
+        self.config = config
+        self.metrics = metrics
+        self.knowledge = Knowledge(config, state_file, state, on_save_failure=metrics.record_state_save_failure)
+        self.sockets = Sockets(config.listen.address)
+        self.workers = Workers(config.worker_count, self._heard, self._lost)
+        self.serving = Serving(self.knowledge, self.sockets, self.workers)
+        self.names = Names(config.resolver, self._name_answered)
+        self.discovery = Discovery(
+            self._fetch, self._take_answers, self._count_failure, lambda: self.config.aws.refresh
+        )
+        self._aws = ElastiCache(config.aws)
+        self._notifier = notifier
+        self._tasks = tasks
+        self._name_came = asyncio.Event()
+        self._is_discovered = False
+        self._is_held_back = False
+        self._discovering: asyncio.Task[None] | None = None
+        self._last_failure: Failure | None = None
+        self._told_notes: frozenset[str] = frozenset()
+        self.status = ""
+        """How all stands, in one line."""
+
+    # Life.
+
+    async def start(self) -> None:
+        """Serve what is known, and begin to ask. Raises NatproxyError where no worker can be started."""
+        await self.workers.start()
+        self._set_policy()
+        self._settle(is_reload=False)
+        await self._first_names()
+        self._discover_if_asked_to()
+        self._show()
+
+    async def _first_names(self) -> None:
+        """Give names of which nothing is known a moment to resolve: whoever connects at READY is to be served."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_NAMES_SECONDS):
+                while self.knowledge.has_unasked_names():
+                    self._name_came.clear()
+                    await self._name_came.wait()
+
+    def _discover_if_asked_to(self) -> None:
+        """Ask AWS now and from now on, unless there is nothing to ask for."""
+        if not self.config.caches:
+            if self._discovering is not None:
+                self._discovering.cancel()
+            self._discovering = self._last_failure = None
+        elif self._discovering is None:
+            self._discovering = self._tasks.start("discovery", self.discovery.run())
+        else:
+            self.discovery.hurry()
+
+    def tick(self) -> None:
+        """Do what time asks for; to be called about once a second."""
+        self.workers.kill_silent()
+        self.serving.tick()
+        self.knowledge.save_addresses()
+        self._settle_if_unsaved()
+        self._show()
+
+    async def stop(self) -> None:
+        """Stop accepting, let connections end for as long as the config gives them, end all."""
+        self.knowledge.save_addresses(at_once=True)
+        self.sockets.close_all()
+        await self.workers.stop(self.config.timeouts.stop)
+        await self.serving.close()
+        await self.names.close()
+        await self._aws.close()
+
+    # How it stands.
+
+    def statuses(self) -> list[RouteStatus]:
+        """Return how each route stands, by port."""
+        return route_statuses(self.knowledge, self.serving)
+
+    def _settle_if_unsaved(self) -> None:
+        # Ports that could not be written down wait for nothing but the disk.
+        if self.knowledge.save_error is None and self._is_held_back:
+            self._settle(is_reload=False)
+
+    def _show(self) -> None:
+        statuses = self.statuses()
+        unplaced = self.knowledge.desired.unplaced
+        self.metrics.show_routes(statuses, [one.key for one in unplaced])
+        self.metrics.show_workers(self.workers.running)
+        status = status_line(statuses, unplaced=len(unplaced), waiting=self.waiting())
+        if status != self.status:
+            self.status = status
+            self._notifier.status(status)
+
+    def waiting(self) -> str:
+        """Say what the first discovery waits for; empty once it has succeeded, or where there is nothing to ask."""
+        if self._is_discovered or not self.config.caches:
+            return ""
+        if self._last_failure is None:
+            return "the first answer of AWS"
+        return f"the first answer of AWS ({self._last_failure.reason}: {self._last_failure.message})"
+
+    # Facts come in.
+
+    async def _fetch(self) -> RawAnswers:
+        return await self._aws.fetch(any(entry.tags is not None for entry in self.config.caches))
+
+    def _take_answers(self, answers: RawAnswers) -> Taken:
+        changes = self.knowledge.take_answers(answers)
+        for change in changes:
+            self._tell_change(change)
+        for note in self.knowledge.snapshot.notes:
+            if note not in self._told_notes:
+                event(_log, logging.WARNING, "discovery notes", detail=note)
+        self._told_notes = frozenset(self.knowledge.snapshot.notes)
+        is_complete = self.knowledge.snapshot.is_complete
+        if is_complete:
+            self._is_discovered = True
+            self._last_failure = None
+            self.metrics.record_discovery(None)
+        self._settle(is_reload=False)
+        for change in changes:
+            if change.what is NodeChange.ROLE:
+                self._hurry_endpoints(change.key.cache)
+        self._show()
+        return Taken(bool(changes), is_complete)
+
+    def _tell_change(self, change: Change) -> None:
+        self.metrics.record_change(change.what)
+        event(
+            _log,
+            logging.INFO,
+            f"node {change.what}" if change.key.node is not None else f"endpoint {change.what}",
+            cache=change.key.cache,
+            node=change.key.node,
+            kind=change.key.kind,
+            before=change.before,
+            after=change.after,
+        )
+
+    def _hurry_endpoints(self, cache_id: str) -> None:
+        """A role has moved: the names that follow roles will tell something else."""
+        cache = self.knowledge.snapshot.cache(cache_id)
+        endpoints = {} if cache is None else cache.endpoints
+        for kind in (Kind.PRIMARY, Kind.READER):
+            if kind in endpoints:
+                self.names.hurry(endpoints[kind].host)
+
+    def _count_failure(self, failure: Failure) -> None:
+        self._last_failure = failure
+        self.metrics.record_discovery(DiscoveryFailure(failure.reason))
+
+    def _name_answered(self, host: str, addresses: tuple[str, ...] | None, reason: str) -> None:
+        self._name_came.set()
+        if addresses is not None:
+            good = self.knowledge.addresses_of(host, addresses)
+            reason = "" if good else f"it leads to {addresses[0]}, which cannot be the address of a node"
+            addresses = good or None
+        if addresses is None:
+            self.metrics.record_name_failure()
+        before = self.knowledge.book.get(host)
+        if not self.knowledge.take_name(host, addresses, reason):
+            return
+        if addresses is None:
+            event(_log, logging.WARNING, "name does not resolve, its last addresses stay", host=host, reason=reason)
+            return
+        if before is not None and before.current != self.knowledge.book[host].current:
+            level = logging.DEBUG if self.knowledge.is_rotating(host) else logging.INFO
+            event(_log, level, "name resolves anew", host=host, before=before.current, after=addresses)
+            if self.knowledge.has_node_moved(host, before):
+                self.metrics.record_change(NodeChange.ADDRESS)
+        self.serving.names_changed([host])
+
+    def _heard(self, worker: int, message: messages.Up) -> None:
+        match message:
+            case messages.Counts():
+                self.metrics.record_counts(worker, message)
+                self.serving.counted(worker, message)
+                self._look_after_names(message)
+            case messages.Finished():
+                for connection in message.connections:
+                    _log_connection(connection)
+            case messages.DialFailed():
+                self._dial_failed(message)
+            case messages.DialRecovered():
+                route = self.serving.dial_recovered(message.port)
+                if route is not None:
+                    event(_log, logging.INFO, "node answers again", port=message.port, route=route.key)
+            case _:
+                pass
+
+    def _dial_failed(self, message: messages.DialFailed) -> None:
+        news = self.serving.dial_failed(message.port, message.detail)
+        if news is not None:
+            event(
+                _log,
+                logging.WARNING,
+                "node does not answer",
+                port=message.port,
+                route=news.key,
+                reason=message.outcome,
+                detail=message.detail,
+            )
+        route = self.serving.current.get(message.port)
+        if route is not None:
+            self._ask_anew(route)
+
+    def _look_after_names(self, counts: messages.Counts) -> None:
+        """A node that ends connections may have moved, or lost its role: its name tells, and costs little to ask."""
+        for counted in counts.routes:
+            route = self.serving.current.get(counted.port)
+            if route is not None and route.target is not None and counted.ended.keys() & _ENDED_BY_NODE:
+                self.names.hurry(route.target.host)
+
+    def _ask_anew(self, route: Route) -> None:
+        """The node may have moved: look at its name, and at what AWS says."""
+        for name in (route.target, *route.fallback):
+            if name is not None:
+                self.names.hurry(name.host)
+        self.discovery.hint()
+
+    def _lost(self, worker: int, why: str) -> None:
+        event(_log, logging.ERROR, "worker is gone and is replaced, its connections are lost", worker=worker, why=why)
+        self.metrics.record_worker_loss(worker)
+        self.serving.worker_lost(worker)
+
+    def _settle(self, *, is_reload: bool) -> tuple[int, int, int]:
+        desired = self.knowledge.settle()
+        self._is_held_back = self.knowledge.save_error is not None
+        changed = self.serving.apply(desired.routes, is_reload=is_reload)
+        self.names.watch(self.knowledge.hosts())
+        return changed
+
+    def _set_policy(self) -> None:
+        self.workers.set_policy(messages.Policy(log_connections=_log.isEnabledFor(logging.INFO)))
+
+    # What the operator asks for.
+
+    def reload(self) -> ReloadVerdict:
+        """Read the config again, all or nothing."""
+        self._notifier.reloading(self.status)
+        try:
+            verdict = self._reload()
+        except ConfigError as error:
+            event(_log, logging.ERROR, "reload refused, the old config stays", error=error)
+            verdict = ReloadVerdict(False, str(error))
+        self.metrics.record_reload(is_accepted=verdict.ok)
+        self._show()
+        self._notifier.ready(self.status)
+        return verdict
+
+    def _reload(self) -> ReloadVerdict:
+        config, restart_needed = kept_until_restart(self.config, load_config(self.config.path))
+        self.config = config
+        self.knowledge.take_config(config)
+        set_up_logs(config.log.format, config.log.level)
+        self._set_policy()
+        self.names.reconfigure(config.resolver)
+        opened, changed, closed = self._settle(is_reload=True)
+        self._discover_if_asked_to()
+        message = f"reloaded: {opened} routes opened, {changed} changed, {closed} closed"
+        event(_log, logging.INFO, "config reloaded", opened=opened, changed=changed, closed=closed)
+        for warning in config.warnings:
+            event(_log, logging.WARNING, "config warns", detail=warning)
+        if restart_needed:
+            event(_log, logging.WARNING, "config needs a restart for some values", keys=restart_needed)
+        return ReloadVerdict(True, message, restart_needed)
+
+    def release(self, name: str) -> str:
+        """Give a gone node's port back."""
+        entry = self.knowledge.release(name)
+        event(_log, logging.INFO, "port released", port=entry.port, route=entry.key)
+        self._settle(is_reload=False)
+        return f"port {entry.port} of {entry.key} is free again"
+
+
+def _log_connection(connection: messages.FinishedConnection) -> None:
+    event(
+        _log,
+        logging.INFO,
+        "connection ended",
+        port=connection.port,
+        cache=connection.cache,
+        kind=connection.kind,
+        node=connection.node or None,
+        client=connection.client,
+        address=connection.address or None,
+        client_bytes=connection.client_bytes,
+        node_bytes=connection.node_bytes,
+        seconds=connection.seconds,
+        outcome=Outcome(connection.outcome),
+        detail=connection.detail or None,
+    )
