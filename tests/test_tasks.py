@@ -84,5 +84,29 @@ async def test_a_task_that_fails_when_it_is_cancelled_is_told_and_stops_nothing(
     assert noting.failures == [("stumbling", "RuntimeError('stumbled')")]
 
 
+async def test_who_waits_for_the_ends_can_itself_be_cancelled() -> None:
+    owner = TaskOwner(Noting())
+    is_allowed = asyncio.Event()
+    is_cancelled = asyncio.Event()
+
+    async def linger() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            is_cancelled.set()
+            await is_allowed.wait()
+
+    owner.start("lingering", linger())
+    await asyncio.sleep(0)
+    waiting = asyncio.get_running_loop().create_task(owner.cancel_all())
+    await is_cancelled.wait()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    is_allowed.set()
+    await owner.cancel_all()
+    assert not owner._tasks
+
+
 async def test_cancelling_nothing_is_fine() -> None:
     await TaskOwner(Noting()).cancel_all()

@@ -8,8 +8,10 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import uvloop
 from prometheus_client import CollectorRegistry
@@ -18,6 +20,7 @@ from natproxy import __version__
 from natproxy.config import Config, load_config
 from natproxy.controller.desk import Desk
 from natproxy.controller.engine import Engine
+from natproxy.controller.linewriter import LineWriter
 from natproxy.controller.logs import event, set_up_logs
 from natproxy.controller.metrics import Metrics
 from natproxy.controller.statefile import State, StateFile, make_directory
@@ -29,6 +32,8 @@ from natproxy.tasks import TaskOwner
 _log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+LAST_LINES_SECONDS = 0.2
+"""How long an exit at once waits for the log."""
 STATE_FILE = "state.json"
 CONTROL_SOCKET = "control.sock"
 
@@ -36,9 +41,15 @@ CONTROL_SOCKET = "control.sock"
 def run(path: Path) -> int:
     """Be the daemon with the config at ``path``; return the exit status. Raises ConfigError, NatproxyError."""
     config = load_config(path)
-    set_up_logs(config.log.format, config.log.level)
     _allow_many_sockets()
-    return uvloop.run(Daemon(config).run())
+    with LineWriter(sys.stderr) as log:
+        set_up_logs(config.log.format, config.log.level, stream=log)
+        return uvloop.run(Daemon(config, exit_at_once=lambda: _exit_at_once(log)).run())
+
+
+def _exit_at_once(log: LineWriter) -> NoReturn:
+    log.drain(LAST_LINES_SECONDS)
+    os._exit(1)
 
 
 def _allow_many_sockets() -> None:
@@ -51,8 +62,15 @@ def _allow_many_sockets() -> None:
 class Daemon:
     """One run of natproxy."""
 
-    def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        exit_at_once: Callable[[], NoReturn] = lambda: os._exit(1),
+    ) -> None:
         self._config = config
+        self._exit_at_once = exit_at_once
         self._notifier = Notifier(environ)
         self._metrics = Metrics(__version__, CollectorRegistry())
         self._stopping = asyncio.Event()
@@ -119,7 +137,7 @@ class Daemon:
         if self._stopping.is_set():
             event(_log, logging.WARNING, "natproxy stops at once", signal=number.name)
             self.engine.workers.kill_all()
-            os._exit(1)
+            self._exit_at_once()
         event(_log, logging.INFO, "natproxy stops", signal=number.name)
         self._stopping.set()
 

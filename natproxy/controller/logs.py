@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol
 
 from natproxy.model import Address, Endpoint, NodeId, RouteKey
 
@@ -102,7 +102,23 @@ class JsonFormatter(LineFormatter):
         return json.dumps(head | {key: _plain(value) for key, value in fields.items()})
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+class Sink(Protocol):
+    """What log lines are written to: a text stream, or a LineWriter."""
+
+    def write(self, text: str, /) -> int:
+        """Take ``text``."""
+
+    def flush(self) -> None:
+        """See to it that it goes on."""
+
+    def isatty(self) -> bool:
+        """Say whether this is a terminal."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+
+
+class _Handler(logging.StreamHandler[Sink]):
     """Writes to a stream, and gives up silently where nobody reads it any more: the daemon's work goes on."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
@@ -114,21 +130,25 @@ def set_up_logs(
     format_name: str | None,
     level: str,
     *,
-    stream: TextIO | None = None,
+    stream: Sink | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> None:
-    """Send all logs to ``stream`` (standard error), from ``level`` on; calling it again replaces what was set up.
+    """Send all logs to ``stream``, from ``level`` on; calling it again replaces what was set up.
+
+    ``stream`` None = the one that was set up before, else standard error.
 
     ``format_name`` is text or json; None = text on a terminal, else json. Other libraries are heard from ``warning``
     on only: their lower levels may show secrets.
     """
-    stream = sys.stderr if stream is None else stream
+    root = logging.getLogger()
+    before = [handler for handler in root.handlers if isinstance(handler, _Handler)]
+    if stream is None:
+        stream = before[0].stream if before else sys.stderr
     is_text = format_name == "text" or (format_name is None and stream.isatty())
     is_journal = _is_journal(stream, environ)
     handler = _Handler(stream)
     handler.setFormatter(TextFormatter(is_journal=is_journal) if is_text else JsonFormatter(is_journal=is_journal))
-    root = logging.getLogger()
-    for old in [old for old in root.handlers if isinstance(old, _Handler)]:
+    for old in before:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
@@ -184,7 +204,7 @@ def _utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000)) + f".{milliseconds % 1000:03d}Z"
 
 
-def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+def _is_journal(stream: Sink, environ: Mapping[str, str]) -> bool:
     """Whether ``stream`` is the one that JOURNAL_STREAM names (systemd.exec(5))."""
     try:
         status = os.fstat(stream.fileno())
