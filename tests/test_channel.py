@@ -271,7 +271,7 @@ def test_what_the_kernel_does_not_take_waits_and_goes_on(
 ) -> None:
     controller, worker = pair
     sent: list[messages.Unserve] = []
-    while not controller.wants_write or len(sent) < 50:
+    while not controller.waiting_bytes or len(sent) < 50:
         sent.append(messages.Unserve(len(sent), "x" * 10_000))
         controller.send(sent[-1])
     waiting = [controller.waiting_bytes]

@@ -74,6 +74,9 @@ class Daemon:
         }
         self.prefix: Sequence[str] = ()
         self.log: Heard[Line] = Heard()
+        self.may_read_log = threading.Event()
+        """Cleared, nobody reads what it writes."""
+        self.may_read_log.set()
         self.strange_lines: list[str] = []
         """What it wrote that is not a log line."""
         self.notified: Heard[str] = Heard()
@@ -122,6 +125,7 @@ class Daemon:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
+                self.may_read_log.wait()
                 try:
                     self.log.add(dict(json.loads(line)))
                 except ValueError:

@@ -204,3 +204,16 @@ def test_a_worker_that_hangs_is_killed_and_replaced_while_the_other_one_serves_o
     eventually(is_replaced, "two workers run")
     assert hung.other in hung.daemon.workers()
     hung.daemon.wait_for_metric(len(hung.talks), "natproxy_connections_open")
+
+
+def test_nobody_reading_the_log_stops_neither_traffic_nor_admin_nor_a_stop(natproxy: Natproxies, echo: str) -> None:
+    daemon = natproxy(static=[{"name": "a", "port": PORT, "target": echo}])
+    daemon.may_read_log.clear()
+    # Each ends in a line of some 250 bytes; the pipe takes 64 KiB.
+    for _ in range(600):
+        assert echoes(daemon.ip)
+    eventually(lambda: daemon.metric("natproxy_connections_total", port=str(PORT)) >= 600, "all are counted")
+    assert daemon.get("/healthz")[0] == 200
+    daemon.signal(signal.SIGTERM)
+    assert daemon.process.wait(20) == 0
+    daemon.may_read_log.set()

@@ -84,7 +84,8 @@ def test_ten_thousand_short_connections_leave_nothing_behind(child: Running, nod
 
 def test_a_worker_out_of_descriptors_rests_and_goes_on(child: Running, node: socket.socket) -> None:
     """The kernel's limit comes down below what the worker counts on."""
-    port = child.serve(node)
+    dual = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    port = child.serve(node, sock=dual)
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(connect(port))
         first_inside = stack.enter_context(accept(node))
@@ -96,6 +97,7 @@ def test_a_worker_out_of_descriptors_rests_and_goes_on(child: Running, node: soc
         totals = child.until_ended(port, 5)
         assert totals.ended == {Outcome.NO_DESCRIPTORS: 5}
         assert child.accept_pauses > 0
+        assert child.finish(port).client.startswith("127.0.0.1:")
         echo_once(first, first_inside)
         # Room for the client, not for the dial.
         child.leave_descriptors(1)
