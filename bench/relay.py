@@ -121,9 +121,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, redis_server(), Daemon(CONFIG, {}, pin=PROXY_CORE) as daemon:
         worker = daemon.pids()[1]
         directory = Path(name)
-        with haproxy(directory, HAPROXY_PORT, "") as plain, haproxy(
-            directory, HAPROXY_PORT + 1, "tune.bufsize 65536"
-        ) as large:
+        with (
+            haproxy(directory, HAPROXY_PORT, "") as plain,
+            haproxy(directory, HAPROXY_PORT + 1, "tune.bufsize 65536") as large,
+        ):
             time.sleep(1)
             peers = {"HAProxy": (HAPROXY_PORT, plain), "HAProxy, 64 KiB buffers": (HAPROXY_PORT + 1, large)}
             print("natproxy's relay against HAProxy, one worker and one thread (above 1: natproxy is better)\n")
