@@ -53,5 +53,14 @@ class ControlError(NatproxyError):
     """The daemon could not be reached, or did not answer as a natproxy does."""
 
 
+def unforeseen(error: Exception) -> str:
+    """Say in one line what was raised, and where: for a log that has no room for a traceback."""
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = "" if where is None else f" ({where.tb_frame.f_code.co_qualname}, line {where.tb_lineno})"
+    return f"{type(error).__name__}: {error}{place}"
+
+
 class ChannelError(NatproxyError):
     """The other process broke the message framing, or is gone."""

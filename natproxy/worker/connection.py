@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from natproxy.errors import unforeseen
 from natproxy.model import Address, Outcome
 from natproxy.worker.dial import Dial
 from natproxy.worker.liveness import close_by_reset
@@ -81,6 +82,10 @@ class Connection:
             number = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
                 self.end(Outcome.CLIENT_RESET, "while the node was being dialled")
+
+    def fail(self, error: Exception) -> None:
+        """End the connection: its own code failed."""
+        self.end(Outcome.INTERNAL, unforeseen(error))
 
     def _dialled(self, node: socket.socket | None, address: Address | None, outcome: Outcome, detail: str) -> None:
         port = self.port

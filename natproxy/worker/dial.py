@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
+from natproxy.errors import unforeseen
 from natproxy.model import Address, Outcome
 from natproxy.worker.liveness import close_by_reset, set_up_socket
 from natproxy.worker.loop import OUT, READ_WRITE, Loop, Timer
@@ -123,6 +124,11 @@ class Dial:
         self.cancel()
         self.failed.append(self._addresses.pop(0))
         self._try_next(outcome, detail)
+
+    def fail(self, error: Exception) -> None:
+        """End the dial: its own code failed."""
+        self.cancel()
+        self._on_done(None, None, Outcome.INTERNAL, unforeseen(error))
 
     def cancel(self) -> None:
         """Close what is under way; ``on_done`` will not be called. A node that has just accepted sees a reset."""

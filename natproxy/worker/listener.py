@@ -54,6 +54,10 @@ class ListeningSocket:
             client.setblocking(False)
             self.port.admit(client, peer)
 
+    def fail(self, error: Exception) -> None:
+        """A listener without accepting is of no use: the worker ends, and is replaced."""
+        raise error
+
 
 class Port:
     """A served port and its connections."""

@@ -41,7 +41,10 @@ class Receiver(Protocol):
     """Whatever a descriptor's events are delivered to."""
 
     def ready(self, events: int) -> None:
-        """Act on the events (a mask of select.EPOLL*). Raises nothing."""
+        """Act on the events (a mask of select.EPOLL*)."""
+
+    def fail(self, error: Exception) -> None:
+        """``ready`` raised what nobody foresaw: end what this descriptor belongs to, or raise where that is all."""
 
 
 class Timer:
@@ -124,7 +127,10 @@ class Loop:
             receiver = receivers.get(fd)
             # None: closed by another event of this same turn.
             if receiver is not None:
-                receiver.ready(events)
+                try:
+                    receiver.ready(events)
+                except Exception as error:
+                    receiver.fail(error)
         for _ in range(len(self._again)):
             self._again.popleft()()
         if self._timers and self._timers[0][0] <= self.now:

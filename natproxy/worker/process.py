@@ -107,6 +107,10 @@ class Worker:
             return
         self._watch_channel()
 
+    def fail(self, error: Exception) -> None:
+        """A worker that cannot do as it is told ends, and is replaced."""
+        raise error
+
     def _obey(self, message: messages.Down, fds: list[int]) -> None:
         match message:
             case messages.Serve():

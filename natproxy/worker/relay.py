@@ -30,6 +30,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from natproxy.errors import unforeseen
 from natproxy.model import Outcome
 from natproxy.worker import liveness
 from natproxy.worker.loop import ERROR, IN, OUT, READ_WRITE, Loop
@@ -105,6 +106,10 @@ class Leg:
         if events & ERROR and (self.has_eof or self.peer.pending is not None):
             # No read would find this error: there is nothing to read any more, or no room to read it to.
             self._take_error()
+
+    def fail(self, error: Exception) -> None:
+        """End the relay: its own code failed."""
+        self.relay.end(Outcome.INTERNAL, unforeseen(error), is_reset=True)
 
     def read_later(self) -> None:
         """Go on reading in the next turn: the peer has room again, or the fair share of this turn is used up."""

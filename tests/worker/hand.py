@@ -24,6 +24,10 @@ class Nobody:
     def ready(self, events: int) -> None:
         """Ignore them."""
 
+    def fail(self, error: Exception) -> None:
+        """Have the test fail."""
+        raise error
+
 
 def turn_until(loop: Loop, is_so: Callable[[], object], seconds: float = SECONDS) -> None:
     """Turn the loop until something is so."""

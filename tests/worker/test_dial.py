@@ -184,6 +184,15 @@ def test_a_cancelled_dial_says_nothing_and_leaves_nothing(loop: Loop, silent: Ad
     assert dialling.results == []
 
 
+def test_a_node_that_had_accepted_sees_a_cancelled_dial_as_a_reset(loop: Loop, node: socket.socket) -> None:
+    """A client that reset is passed on, however far the dial has come."""
+    dialling = Dialling(loop, [address_of(node)])
+    with node.accept()[0] as inside:
+        dialling.dial.cancel()
+        with pytest.raises(ConnectionResetError):
+            inside.recv(1)
+
+
 def test_stale_events_are_not_taken_for_an_answer(loop: Loop, silent: Address) -> None:
     dialling = Dialling(loop, [silent], seconds=0.1)
     for events in (IN, OUT, IN | OUT | ERROR):
@@ -201,6 +210,9 @@ def test_the_socket_stays_watched_until_it_is_handed_over(loop: Loop, node: sock
 
         def ready(self, events: int) -> None:
             self.events |= events
+
+        def fail(self, error: Exception) -> None:
+            raise error
 
     dialling = Dialling(loop, [address_of(node)])
     sock = dialling.sock()

@@ -15,11 +15,15 @@ class Noting:
 
     def __init__(self, act: Callable[[int], None] = lambda events: None) -> None:
         self.events: list[int] = []
+        self.failures: list[Exception] = []
         self._act = act
 
     def ready(self, events: int) -> None:
         self.events.append(events)
         self._act(events)
+
+    def fail(self, error: Exception) -> None:
+        self.failures.append(error)
 
 
 class Clock:
@@ -216,3 +220,20 @@ def test_run_ends_after_the_turn_in_which_it_is_told_to(loop: Loop) -> None:
     loop.again(lambda: said.append("the same turn"))
     loop.run()
     assert said == ["the same turn"]
+
+
+def test_a_receiver_that_raises_is_told_and_the_others_have_their_events(loop: Loop) -> None:
+    def raise_it(_events: int) -> None:
+        raise KeyError("unforeseen")
+
+    pairs = [socket.socketpair() for _ in range(3)]
+    receivers = [Noting(), Noting(raise_it), Noting()]
+    for (ours, theirs), receiver in zip(pairs, receivers, strict=True):
+        loop.watch(ours.fileno(), READ, receiver)
+        theirs.send(b"x")
+    loop.turn()
+    assert [len(receiver.events) for receiver in receivers] == [1, 1, 1]
+    assert [len(receiver.failures) for receiver in receivers] == [0, 1, 0]
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()

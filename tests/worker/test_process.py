@@ -13,8 +13,10 @@ import msgspec
 import pytest
 
 from natproxy import messages
+from natproxy.channel import controller_end, worker_end
 from natproxy.model import Outcome
 from natproxy.worker import process
+from natproxy.worker.loop import IN
 from tests.worker.hand import listen, reset
 from tests.worker.running import WORKER, Running, Totals, accept, connect, is_closed, receive_exactly, served
 
@@ -221,6 +223,28 @@ def test_a_controller_that_does_not_listen_costs_lines_but_no_counts(
         assert running.totals[port].client_bytes == 400
         running.until(lambda: are_all_told() and sum(dropped) + len(running.finished) == 400)
         assert sum(dropped) > 0
+
+
+def test_counts_wait_while_the_controller_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They add up in the worker; a message a second that nobody reads would add up in its memory."""
+    monkeypatch.setattr(process, "_BACKLOG_BYTES", 1000)
+    ours, theirs = socket.socketpair()
+    controller, channel = controller_end(ours), worker_end(theirs)
+    worker = process.Worker(channel)
+    worker.loop.watch(channel.fileno(), IN, worker)
+    while channel.waiting_bytes <= 1000:
+        channel.send(messages.DialFailed(1, "x" * 10_000, ""))
+    waiting = channel.waiting_bytes
+    worker._tick()
+    assert channel.waiting_bytes == waiting
+    while channel.wants_write:
+        controller.receive()
+        channel.flush()
+    worker._tick()
+    assert isinstance(controller.receive()[-1][0], messages.Counts)
+    worker.loop.close()
+    controller.close()
+    channel.close()
 
 
 def test_two_workers_share_a_port(node: socket.socket) -> None:

@@ -542,3 +542,19 @@ def test_a_peer_found_dead_ends_it(first: str, monkeypatch: pytest.MonkeyPatch) 
         pair.relay.check(60.0)
         assert pair.outcome() is (Outcome.CLIENT_TIMEOUT if first == "client" else Outcome.NODE_TIMEOUT)
         assert_reset(pair, other)
+
+
+@SIDES
+def test_an_unforeseen_error_ends_its_relay_alone_and_says_where(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with joined() as pair:
+        ours, other, _, _ = ends_of(pair, first)
+
+        def fail(_leg: Leg, _count: int) -> bool:
+            raise ValueError("unforeseen")
+
+        monkeypatch.setattr(Leg, "write", fail)
+        ours.send(b"x")
+        turn_until(pair.loop, lambda: pair.outcome() is not None)
+        assert pair.outcome() is Outcome.INTERNAL
+        assert pair.ends[0][1].startswith("ValueError: unforeseen (")
+        assert_reset(pair, other)
