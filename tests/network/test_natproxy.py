@@ -246,6 +246,8 @@ def test_the_primarys_port_follows_a_failover_and_its_old_connections_end(
     with talk(guide_network, PRIMARY_PORT) as on_primary, talk(guide_network, REDIS_PORTS[0]) as on_node:
         on_primary.say(b"SET written before\r\n")
         assert on_primary.hear(5) == b"+OK\r\n"
+        on_primary.say(b"WAIT 2 20000\r\n")
+        assert on_primary.hear(4) == b":2\r\n"
 
         replicate(guide_network, second, first, third)
         guide_aws.do("failover", group_id=REDIS_ID, to=f"{REDIS_ID}-002")
