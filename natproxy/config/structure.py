@@ -151,11 +151,12 @@ def _mappings(tree: Plain, within: Sequence[str | int], place: Place = ()) -> It
         yield from _mappings(tree[str(within[0])], within[1:], (*place, within[0]))
 
 
+_A_LIST = "must be a list: begin each entry with a hyphen and a space, or put them all in [ ]"
 _WORDS = {
     "model_type": "must be a mapping (key: value)",
     "dict_type": "must be a mapping (key: value)",
-    "tuple_type": "must be a list",
-    "frozen_set_type": "must be a list",
+    "tuple_type": _A_LIST,
+    "frozen_set_type": _A_LIST,
 }
 
 
@@ -174,6 +175,9 @@ def _finding(details: ErrorDetails, place: Place) -> Finding:
 
 def _unknown(place: Place) -> str:
     meant = _meant(place)
+    key, colon, _ = str(place[-1]).partition(":")
+    if colon and key in SECTIONS[_pattern(place[:-1])].model_fields:
+        return f"is an unknown key: put a space after {key}:"
     if meant is None:
         return f"is an unknown key; known here: {', '.join(SECTIONS[_pattern(place[:-1])].model_fields)}"
     name = str(meant[-1]) if meant[:-1] == place[:-1] else dotted(meant)

@@ -32,8 +32,10 @@ class Desk:
 
     def readiness(self) -> tuple[bool, str]:
         """Say whether discovery has succeeded at least once, where there is anything to discover."""
-        waiting = self._engine.waiting()
-        return not waiting, f"waiting for {waiting}" if waiting else "ready"
+        if waiting := self._engine.waiting():
+            return False, f"waiting for {waiting}"
+        outage = self._engine.outage()
+        return True, f"ready; {outage}" if outage else "ready"
 
     def routes(self) -> dict[str, Any]:
         """Return the routes document."""
@@ -45,6 +47,7 @@ class Desk:
             datetime.now(UTC),
             unplaced={one.key: one.reason for one in engine.knowledge.desired.unplaced},
             waiting=engine.waiting(),
+            outage=engine.outage(),
         )
 
     def ports(self) -> dict[str, Any]:

@@ -150,6 +150,12 @@ class Engine:
             return "the first answer of AWS"
         return f"the first answer of AWS ({self._last_failure.reason}: {self._last_failure.message})"
 
+    def outage(self) -> str:
+        """Say why AWS gives no whole answer at present, though it has given one before; empty while it does."""
+        if not self._is_discovered or self._last_failure is None:
+            return ""
+        return f"AWS cannot be asked, what was known is served ({self._last_failure.reason}: {self._last_failure.message})"
+
     # Facts come in.
 
     async def _fetch(self) -> RawAnswers:
@@ -308,7 +314,7 @@ class Engine:
         self.names.reconfigure(config.resolver)
         opened, changed, closed = self._settle(is_reload=True)
         self._discover_if_asked_to()
-        message = f"reloaded: {opened} routes opened, {changed} changed, {closed} closed"
+        message = f"reloaded; routes opened: {opened}, changed: {changed}, closed: {closed}"
         event(_log, logging.INFO, "config reloaded", opened=opened, changed=changed, closed=closed)
         for warning in config.warnings:
             event(_log, logging.WARNING, "config warns", detail=warning)

@@ -50,11 +50,12 @@ def routes_document(
     *,
     unplaced: Mapping[RouteKey, str] | None = None,
     waiting: str = "",
+    outage: str = "",
 ) -> dict[str, Any]:
     """Return ``RoutesDocument`` as plain data.
 
     ``unplaced`` are routes that found no port, with the reason; ``waiting`` says what the first discovery waits for
-    and is empty after it. Caches stand in the snapshot's order, then those only known from their routes, then ids of
+    and is empty after it; ``outage`` is a note for as long as it lasts. Caches stand in the snapshot's order, then those only known from their routes, then ids of
     the config that have nothing yet, then static routes in the config's order.
     """
     routes: dict[str, list[RouteView]] = {}
@@ -78,7 +79,7 @@ def routes_document(
         public_host=config.public_host,
         public_ip=config.public_ip,
         generated=_utc(generated),
-        notes=snapshot.notes,
+        notes=(*snapshot.notes, *((outage,) if outage else ())),
         caches=tuple(caches),
     )
     return _plain(document)

@@ -13,6 +13,8 @@ from natproxy.model import DiscoveryFailure
 
 MAX_CHARACTERS = 300
 
+_CREDENTIALS_HINT = "give this EC2 instance a role, or put keys where boto3 looks for them"
+
 _THROTTLED = frozenset({"Throttling", "ThrottlingException", "ThrottledException", "RequestLimitExceeded", "SlowDown"})
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "OptInRequired"})
 _CREDENTIALS = frozenset(
@@ -35,7 +37,6 @@ _BY_STATUS = {401: DiscoveryFailure.CREDENTIALS, 403: DiscoveryFailure.DENIED, 4
 _BY_TYPE: tuple[tuple[tuple[type[Exception], ...], DiscoveryFailure], ...] = (
     (
         (
-            aws.NoCredentialsError,
             aws.PartialCredentialsError,
             aws.CredentialRetrievalError,
             aws.MetadataRetrievalError,
@@ -58,6 +59,8 @@ def failure_of(error: Exception) -> tuple[DiscoveryFailure, str]:
     """Say why a call to AWS failed, and how to tell the operator."""
     if isinstance(error, aws.ClientError):
         return _answered(error)
+    if isinstance(error, aws.NoCredentialsError):
+        return DiscoveryFailure.CREDENTIALS, f"no credentials are found: {_CREDENTIALS_HINT}"
     for types, reason in _BY_TYPE:
         if isinstance(error, types):
             return reason, _line(str(error) or type(error).__name__)
