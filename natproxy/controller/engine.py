@@ -154,7 +154,9 @@ class Engine:
         """Say why AWS gives no whole answer at present, though it has given one before; empty while it does."""
         if not self._is_discovered or self._last_failure is None:
             return ""
-        return f"AWS cannot be asked, what was known is served ({self._last_failure.reason}: {self._last_failure.message})"
+        return (
+            f"AWS cannot be asked, what was known is served ({self._last_failure.reason}: {self._last_failure.message})"
+        )
 
     # Facts come in.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -19,6 +18,7 @@ from natproxy.controller.knowledge import Knowledge
 from natproxy.controller.logs import event
 from natproxy.controller.prober import Prober
 from natproxy.controller.sockets import BindError, Sockets
+from natproxy.controller.tally import Tally
 from natproxy.controller.workers import Workers
 from natproxy.model import Address, Outcome, Route
 from natproxy.plan.addresses import always_rotates, dial_addresses
@@ -79,10 +79,7 @@ class Serving:
         self.not_open: dict[int, NotOpen] = {}
         self.unreachable: dict[int, str] = {}
         self._sent: dict[int, messages.Serve] = {}
-        self._live: dict[int, dict[int, Counter[Address]]] = {}
-        """Worker -> port -> connections by the address they were dialled to."""
-        self._open: dict[int, dict[int, int]] = {}
-        """Worker -> port -> connections open, dialling ones too."""
+        self._tally = Tally()
         self._orders: dict[tuple[int, Address], tuple[How, float]] = {}
         """(port, address) -> the order that stands for its connections, and when it was given last."""
         self._leftovers: dict[int, Leftovers] = {}
@@ -167,9 +164,8 @@ class Serving:
     def _order_all(self, port: int, order: Ending, dialled_before: Iterable[Address]) -> None:
         if order.outcome is None:
             return
-        live = chain.from_iterable(by_port.get(port, ()) for by_port in self._live.values())
         # Whoever is still being dialled, and not counted yet, is on the way to one of those dialled before.
-        addresses = {*live, *dialled_before}
+        addresses = self._tally.addresses(port).union(dialled_before)
         if port in self.current:
             addresses.difference_update(self.addresses(port))
         self._leftovers[port] = Leftovers(self._clock() + (order.seconds or 0.0), addresses)
@@ -221,16 +217,11 @@ class Serving:
 
     def counted(self, worker: int, counts: messages.Counts) -> None:
         """Take in what a worker has open."""
-        self._open[worker] = {route.port: route.open for route in counts.routes}
-        self._live[worker] = {
-            route.port: Counter({Address(ip, port): number for ip, port, number in route.live})
-            for route in counts.routes
-        }
+        self._tally.take(worker, counts)
 
     def worker_lost(self, worker: int) -> None:
         """Forget what a dead worker had open."""
-        self._open.pop(worker, None)
-        self._live.pop(worker, None)
+        self._tally.forget(worker)
 
     def dial_failed(self, port: int, detail: str) -> Route | None:
         """No address of the route answers; return the route if that is news."""
@@ -277,11 +268,7 @@ class Serving:
     def look_after(self) -> None:
         """Decide anew which live connections end, and ask the addresses that are in doubt."""
         now = self._clock()
-        live: Counter[tuple[int, Address]] = Counter()
-        for by_port in self._live.values():
-            for port, by_address in by_port.items():
-                for address, number in by_address.items():
-                    live[port, address] += number
+        live = self._tally.live()
         self._orders = {key: order for key, order in self._orders.items() if key in live}
         doubtful: dict[Address, float] = {}
         for (port, address), number in live.items():
@@ -339,7 +326,7 @@ class Serving:
 
     def connections(self, port: int) -> int:
         """Return how many connections are open on ``port``, as last told."""
-        return sum(by_port.get(port, 0) for by_port in self._open.values())
+        return self._tally.connections(port)
 
     def addresses(self, port: int) -> tuple[Address, ...]:
         """Return what is dialled for ``port``."""

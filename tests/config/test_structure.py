@@ -88,6 +88,7 @@ def test_what_asks_for_nothing_may_be_written(text: str) -> None:
         ("log: {colour: red}", "1: log.colour: is an unknown key; known here: format, level"),
         ("log: {on: true}", "1: log.on: is an unknown key; known here: format, level"),
         (ALLOW + ENTRY % "port: 1", "3: caches[0].port: is an unknown key; did you mean ports?"),
+        (ALLOW + ENTRY % "ports:6379", "3: caches[0].ports:6379: is an unknown key: put a space after ports:"),
         (ALLOW + ENTRY % "has_own_limits: x", "3: caches[0].has_own_limits: is an unknown key; known here: "),
         (ALLOW + STATIC % "ports: 1", "3: static[0].ports: is an unknown key; did you mean port?"),
         ("path: /x", "1: path: is an unknown key; "),
@@ -109,7 +110,7 @@ def test_a_misspelt_key_is_the_only_thing_complained_of() -> None:
     [
         ("listen: 6379", "1: listen: must be a mapping (key: value)"),
         ("listen: []", "1: listen: must be a mapping (key: value)"),
-        ("caches: my-redis", "1: caches: must be a list"),
+        ("caches: my-redis", "1: caches: must be a list: begin each entry with a hyphen and a space, or put them all in "),
         ("caches: {id: my-redis}", "1: caches: must be a list"),
         ("caches: false", "1: caches: must be a list"),
         ("static: ''", "1: static: must be a list"),

@@ -294,7 +294,8 @@ async def test_new_keys_in_the_credentials_file_are_found(
         reason, message = await reason_of(elasticache.fetch(False))
         assert (reason, message) == (
             DiscoveryFailure.CREDENTIALS,
-            "DescribeReplicationGroups: Unable to locate credentials",
+            "DescribeReplicationGroups: no credentials are found: give this EC2 instance a role, or put keys where "
+            "boto3 looks for them",
         )
         write("wrong")
         reason, message = await reason_of(elasticache.fetch(False))

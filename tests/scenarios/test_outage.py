@@ -78,7 +78,9 @@ def test_routes_keep_serving_while_aws_fails_and_the_reason_is_logged_once_and_c
             assert shared.ports() == before
             with connect(shared.ip, before["my-redis:primary"] or 0) as fresh:
                 assert fresh.ping()
-            assert shared.get("/readyz")[0] == 200
+            status, text = shared.get("/readyz")
+            assert (status, f"what was known is served ({reason}: " in text) == (200, True)
+            assert any(f"what was known is served ({reason}: " in note for note in shared.document().notes)
         finally:
             shared_cloud.aws.heal()
         told = shared.logged(FAILED, logged)
@@ -86,6 +88,7 @@ def test_routes_keep_serving_while_aws_fails_and_the_reason_is_logged_once_and_c
         assert {line["reason"] for line in told} == {reason}
         shared.reload()  # which asks at once, where the retry may take its time
         shared.wait_for_log("discovery works again", since=logged)
+        assert (shared.get("/readyz"), shared.document().notes) == ((200, "ready\n"), ())
         assert live.ping()
 
 

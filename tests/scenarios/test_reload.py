@@ -88,7 +88,7 @@ def test_a_reload_opens_what_is_added_drains_what_is_removed_or_changed_and_leav
     daemon.write()
     done = daemon.cli("reload")
     began = time.monotonic()
-    assert (done.returncode, done.stdout) == (0, "reloaded: 1 routes opened, 1 changed, 1 closed\n")
+    assert (done.returncode, done.stdout) == (0, "reloaded; routes opened: 1, changed: 1, closed: 1\n")
     assert all(works(*link) for link in (kept, changed, removed)), "they are drained, not cut"
     assert works(*linked(daemon, CHANGED, there))
     assert works(*linked(daemon, ADDED, there))
