@@ -55,8 +55,9 @@ def routes_document(
     """Return ``RoutesDocument`` as plain data.
 
     ``unplaced`` are routes that found no port, with the reason; ``waiting`` says what the first discovery waits for
-    and is empty after it; ``outage`` is a note for as long as it lasts. Caches stand in the snapshot's order, then those only known from their routes, then ids of
-    the config that have nothing yet, then static routes in the config's order.
+    and is empty after it; ``outage`` is a note for as long as it lasts. Caches stand in the snapshot's order, then
+    those only known from their routes, then ids of the config that have nothing yet, then static routes in the
+    config's order.
     """
     routes: dict[str, list[RouteView]] = {}
     static: dict[str, list[RouteView]] = {}

@@ -110,7 +110,7 @@ def test_a_misspelt_key_is_the_only_thing_complained_of() -> None:
     [
         ("listen: 6379", "1: listen: must be a mapping (key: value)"),
         ("listen: []", "1: listen: must be a mapping (key: value)"),
-        ("caches: my-redis", "1: caches: must be a list: begin each entry with a hyphen and a space, or put them all in "),
+        ("caches: my-redis", "1: caches: must be a list: begin each entry with a hyphen and a space, or "),
         ("caches: {id: my-redis}", "1: caches: must be a list"),
         ("caches: false", "1: caches: must be a list"),
         ("static: ''", "1: static: must be a list"),

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 
 from natproxy.config import Aws
 from natproxy.discover.elasticache import NICENESS, ElastiCache
+from natproxy.discover.failures import failure_of
 from natproxy.discover.parse import RawAnswers, parse_snapshot
 from natproxy.errors import DiscoveryError
 from natproxy.model import DiscoveryFailure
@@ -294,8 +296,7 @@ async def test_new_keys_in_the_credentials_file_are_found(
         reason, message = await reason_of(elasticache.fetch(False))
         assert (reason, message) == (
             DiscoveryFailure.CREDENTIALS,
-            "DescribeReplicationGroups: no credentials are found: give this EC2 instance a role, or put keys where "
-            "boto3 looks for them",
+            f"DescribeReplicationGroups: {failure_of(NoCredentialsError())[1]}",
         )
         write("wrong")
         reason, message = await reason_of(elasticache.fetch(False))

@@ -39,6 +39,10 @@ def test_what_aws_answers_is_told_apart_by_its_code(code: str, reason: str) -> N
     assert failure_of(answered(code))[0] == reason
 
 
+def test_missing_credentials_come_with_what_to_do() -> None:
+    assert failure_of(aws.NoCredentialsError())[1].startswith("no credentials are found: give this EC2 instance a role")
+
+
 @pytest.mark.parametrize(
     ("status", "reason"), [(401, "credentials"), (403, "denied"), (429, "throttled"), (500, "server-error")]
 )
