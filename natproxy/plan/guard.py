@@ -118,9 +118,15 @@ class _Round:
 
 
 def _merge_node(old: Node | None, new: Node, is_complete: bool) -> Node:
-    """Fill in what the answer leaves out: a rebuilt node's endpoint and zone, and in a partial answer its role."""
-    if old is None or (old.is_deleting and not new.is_deleting):
+    """Fill in what the answer leaves out: a rebuilt node's endpoint and zone, and in a partial answer its role.
+
+    Only a complete answer takes a deletion back, with a node made anew: one that goes between two listings is still
+    named by the first of them, and described by neither.
+    """
+    if old is None:
         return new
+    if old.is_deleting and not new.is_deleting:
+        return new if is_complete else old
     role = old.role if new.role is None and not is_complete else new.role
     return replace(new, endpoint=new.endpoint or old.endpoint, zone=new.zone or old.zone, role=role)
 

@@ -158,6 +158,14 @@ class TestDeleting:
         assert held((0.0, snapshot(deleting)), (15.0, snapshot(new))) == Known(snapshot(new))
 
 
+    def test_a_node_that_goes_between_two_listings_does_not_return(self) -> None:
+        deleting = replace(TWO, nodes=(TWO.nodes[0], replace(TWO.nodes[1], is_deleting=True)))
+        torn = replace(TWO, nodes=(TWO.nodes[0], replace(TWO.nodes[1], endpoint=None, zone=None)), is_complete=False)
+        until = [(0.0, snapshot(TWO)), (15.0, snapshot(deleting)), (30.0, snapshot(torn))]
+        assert held(*until).snapshot.caches == (replace(deleting, is_complete=False),)
+        assert held(*until, (45.0, snapshot(ONE))) == Known(snapshot(ONE))
+
+
 class TestFactsThatGoMissing:
     def test_a_node_that_is_rebuilt_keeps_its_endpoint_and_zone(self) -> None:
         known = replace(ONE, nodes=(node("my-redis-001", zone="eu-west-1a", role=Role.PRIMARY),))
