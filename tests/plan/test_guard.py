@@ -157,7 +157,6 @@ class TestDeleting:
         new = replace(ONE, nodes=(node("my-redis-001", endpoint=None),))
         assert held((0.0, snapshot(deleting)), (15.0, snapshot(new))) == Known(snapshot(new))
 
-
     def test_a_node_that_goes_between_two_listings_does_not_return(self) -> None:
         deleting = replace(TWO, nodes=(TWO.nodes[0], replace(TWO.nodes[1], is_deleting=True)))
         torn = replace(TWO, nodes=(TWO.nodes[0], replace(TWO.nodes[1], endpoint=None, zone=None)), is_complete=False)
