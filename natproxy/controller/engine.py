@@ -15,7 +15,7 @@ from natproxy.config import Config, kept_until_restart, load_config
 from natproxy.controller.changes import Change
 from natproxy.controller.documents import ReloadVerdict
 from natproxy.controller.knowledge import Knowledge
-from natproxy.controller.logs import event, set_up_logs
+from natproxy.controller.logs import event, log_connection, set_up_logs
 from natproxy.controller.metrics import Metrics, NodeChange
 from natproxy.controller.overview import route_statuses
 from natproxy.controller.reconcile import Discovery, Taken
@@ -237,7 +237,7 @@ class Engine:
                 self._look_after_names(message)
             case messages.Finished():
                 for connection in message.connections:
-                    _log_connection(connection)
+                    log_connection(_log, connection)
             case messages.DialFailed():
                 self._dial_failed(message)
             case messages.DialRecovered():
@@ -330,22 +330,3 @@ class Engine:
         event(_log, logging.INFO, "port released", port=entry.port, route=entry.key)
         self._settle(is_reload=False)
         return f"port {entry.port} of {entry.key} is free again"
-
-
-def _log_connection(connection: messages.FinishedConnection) -> None:
-    event(
-        _log,
-        logging.INFO,
-        "connection ended",
-        port=connection.port,
-        cache=connection.cache,
-        kind=connection.kind,
-        node=connection.node or None,
-        client=connection.client,
-        address=connection.address or None,
-        client_bytes=connection.client_bytes,
-        node_bytes=connection.node_bytes,
-        seconds=connection.seconds,
-        outcome=Outcome(connection.outcome),
-        detail=connection.detail or None,
-    )

@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from natproxy.model import Address, Endpoint, NodeId, RouteKey
+from natproxy.messages import FinishedConnection
+from natproxy.model import Address, Endpoint, NodeId, Outcome, RouteKey
 
 Scalar = (
     str
@@ -56,6 +57,26 @@ def event(
     """Log ``message`` (subject, verb, object) with ``fields``; ``exc_info`` adds an error (True: the handled one)."""
     if logger.isEnabledFor(level):
         logger.log(level, "%s", message, exc_info=exc_info, extra={_FIELDS: fields}, stacklevel=2)
+
+
+def log_connection(logger: logging.Logger, connection: FinishedConnection) -> None:
+    """Log the one line that a finished connection gets."""
+    event(
+        logger,
+        logging.INFO,
+        "connection ended",
+        port=connection.port,
+        cache=connection.cache,
+        kind=connection.kind,
+        node=connection.node or None,
+        client=connection.client,
+        address=connection.address or None,
+        client_bytes=connection.client_bytes,
+        node_bytes=connection.node_bytes,
+        seconds=connection.seconds,
+        outcome=Outcome(connection.outcome),
+        detail=connection.detail or None,
+    )
 
 
 class LineFormatter(logging.Formatter):
