@@ -45,6 +45,14 @@ class StateError(NatproxyError):
     """The state file cannot be read, is of a newer version, or cannot be written."""
 
 
+class TlsError(NatproxyError):
+    """A certificate, key, CA or revocation list cannot be used; the text names the file and what is wrong with it."""
+
+
+class PkiError(NatproxyError):
+    """The developers' CA cannot do what it was asked for."""
+
+
 class ReleaseError(NatproxyError):
     """A port cannot be released: the name is unknown, or its node still exists."""
 

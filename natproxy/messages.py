@@ -1,12 +1,41 @@
 """What the controller and its workers say to each other: few, typed, one way each. Pure.
 
-Controller to worker: Serve, Unserve, End, Policy, Stop. Worker to controller: Ready, Counts, Finished, DialFailed,
+Controller to worker: Tls, Serve, Unserve, End, Policy, Stop. Worker to controller: Ready, Counts, Finished, DialFailed,
 DialRecovered, Stopped. Listening sockets travel beside ``Serve`` as file descriptors (see channel.py).
 """
 
 from __future__ import annotations
 
 import msgspec
+
+
+class ServerTls(msgspec.Struct, frozen=True):
+    """What natproxy needs to be a TLS server. All PEM; the controller has found it good before it is sent."""
+
+    certificate: bytes
+    """The server's certificate, then its intermediates."""
+    key: bytes
+    client_ca: bytes | None = None
+    """Who vouches for clients; None = no certificate is asked of them."""
+    crl: bytes | None = None
+    """The revocation lists of those."""
+    min_version: str = "1.2"
+    """1.2 | 1.3."""
+
+    def __repr__(self) -> str:
+        """Leave the key out: whatever is shown may end up in a log."""
+        return f"<{type(self).__name__}>"
+
+
+class Tls(msgspec.Struct, frozen=True, tag=True):
+    """Speak TLS with these from now on, to clients and to nodes; sent before the ports that need it.
+
+    Live connections stay, but those whose client certificate this no longer lets in are closed at once.
+    """
+
+    server: ServerTls | None
+    node_cas: dict[str, bytes]
+    """Serve.node_ca -> the CAs in it. The system's roots, whose name is empty, need no entry."""
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):
@@ -32,6 +61,18 @@ class Serve(msgspec.Struct, frozen=True, tag=True):
     """Ports of one group are counted together: empty for the global limits, a cache's id where it has its own."""
     max_connections: int = 4096
     max_connections_per_client: int = 512
+    client_tls: str = "off"
+    """off | passthrough | terminate."""
+    certificates: tuple[str, ...] | None = None
+    """Names that a client's certificate must have one of (``tls.identity.is_named``); None = any good one will do."""
+    node_tls: bool = False
+    node_ca: str = ""
+    names: tuple[str, ...] = ()
+    """For each of ``addresses`` what the certificate there must name; empty where ``node_tls`` is false."""
+    handshake_seconds: float = 5.0
+    """For each of the two handshakes."""
+    sniffs: bool = False
+    """True where a client that begins with a TLS handshake is wrong here, and is to be told from others."""
     sockets: int = 0
     """How many listening sockets travel with this message."""
 
@@ -92,6 +133,9 @@ class RouteCounts(msgspec.Struct, frozen=True, array_like=True):
     dial_seconds: float
     live: tuple[tuple[str, int, int], ...]
     """(ip, port, connections) of all addresses that live connections were dialled to."""
+    client_handshakes: dict[str, int] = {}
+    """``ok`` or a HandshakeFailure -> TLS handshakes with clients."""
+    node_handshakes: dict[str, int] = {}
 
 
 DIAL_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -106,6 +150,8 @@ class Counts(msgspec.Struct, frozen=True, tag=True):
     """Ports on which something happened, or connections are open."""
     accept_pauses: int = 0
     dropped_logs: int = 0
+    sessions: tuple[tuple[str, str, str, bool, int], ...] = ()
+    """(client | node, TLS version, cipher suite, resumed, how many) of the handshakes since the last Counts."""
 
 
 class FinishedConnection(msgspec.Struct, frozen=True, array_like=True):
@@ -124,6 +170,13 @@ class FinishedConnection(msgspec.Struct, frozen=True, array_like=True):
     seconds: float
     outcome: str
     detail: str = ""
+    certificate: str = ""
+    """The name in the client's certificate; empty where it showed none."""
+    serial: str = ""
+    """That certificate's serial number (hexadecimal, as openssl prints it)."""
+    client_tls: str = ""
+    """The TLS version spoken with the client; empty = none, or not by natproxy."""
+    node_tls: str = ""
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):
@@ -150,5 +203,5 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
     """All connections have ended; nothing follows."""
 
 
-Down = Serve | Unserve | End | Policy | Stop
+Down = Tls | Serve | Unserve | End | Policy | Stop
 Up = Ready | Counts | Finished | DialFailed | DialRecovered | Stopped

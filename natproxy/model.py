@@ -193,6 +193,7 @@ class Limits:
     """Deadlines and habits of one route's connections, in seconds (floats; None = never)."""
 
     connect_seconds: float = 3.0
+    handshake_seconds: float = 5.0
     idle_seconds: float | None = None
     keepalive_seconds: float = 30.0
     drain_seconds: float = 30.0
@@ -210,11 +211,17 @@ class Route:
     fallback: tuple[Endpoint, ...] = ()
     """Other names that may serve when the target does not answer (``configuration``: any node)."""
     allow: tuple[Network, ...] | None = None
-    """Who may connect; None = everyone (possible on loopback only)."""
+    """Who may connect; None = everyone (possible on loopback only, or where a certificate is demanded)."""
     client_tls: str = "off"
-    """off | passthrough (terminate: not in this version)."""
+    """off | passthrough | terminate."""
+    certificates: tuple[str, ...] | None = None
+    """Names that a client's certificate must have one of; None = any that the client CA vouches for."""
     node_tls: str = "off"
-    """off | on: what the node's side speaks."""
+    """off | on: what natproxy speaks to the node."""
+    node_ca: str = ""
+    """The file of CAs that vouch for the node; empty = the system's roots."""
+    server_name: str | None = None
+    """What the node's certificate must name; None = the host name that was dialled."""
     limits: Limits = Limits()
     limit_group: str = ""
     """Empty: counted against the global connection limits; else against this entry's own."""
@@ -260,9 +267,67 @@ class Outcome(StrEnum):
     GONE = "node-gone"
     ROUTE_CHANGED = "route-changed"
     ROUTE_REMOVED = "route-removed"
+    CLIENT_HANDSHAKE = "client-handshake"
+    """The TLS handshake with the client failed; the counts of handshakes tell why."""
+    NODE_HANDSHAKE = "node-handshake"
+    """The TLS handshake with the node failed: its certificate does not verify, ..."""
+    CLIENT_TLS = "client-tls-error"
+    """What the client sent after its handshake is not TLS as it should be, or its TLS gave up with an alert."""
+    NODE_TLS = "node-tls-error"
+    HANDSHAKE_LIMIT = "handshake-limit"
+    """Too many handshakes were under way already."""
+    TLS_ON_CLEAR_PORT = "tls-on-clear-port"
+    """The client began a TLS handshake on a port that does not speak TLS."""
+    REVOKED = "certificate-revoked"
+    """The client's certificate was revoked while it was connected, or it resumed a session with a revoked one."""
+    CERTIFICATE_NOT_ALLOWED = "certificate-not-allowed"
+    """The client's certificate has none of the names that may connect, or its CA is trusted no longer."""
     STOPPED = "stopped"
     INTERNAL = "internal"
 
 
-REFUSALS = frozenset({Outcome.NOT_ALLOWED, Outcome.LIMIT, Outcome.CLIENT_LIMIT, Outcome.NO_DESCRIPTORS})
+class HandshakeFailure(StrEnum):
+    """Why a TLS handshake failed: a closed list, used as a metric label and in the log."""
+
+    TIMEOUT = "timeout"
+    CLOSED = "closed"
+    """The peer went away (EOF or reset) before it was done."""
+    CLEAR_TEXT = "clear-text"
+    """The client spoke Redis, memcached, HTTP ... in the clear to a port that speaks TLS."""
+    GARBAGE = "garbage"
+    """The first bytes are neither TLS nor text."""
+    VERSION = "version"
+    """No TLS version in common."""
+    CIPHER = "cipher"
+    """No cipher suite, group or signature scheme in common."""
+    NO_CERTIFICATE = "no-certificate"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    UNKNOWN_CA = "unknown-ca"
+    REVOKED = "revoked"
+    CRL_EXPIRED = "crl-expired"
+    CRL_MISSING = "crl-missing"
+    """No revocation list of the certificate's issuer is configured."""
+    WRONG_NAME = "wrong-name"
+    """The node's certificate is for another host."""
+    WRONG_USAGE = "wrong-usage"
+    """The certificate is not for this purpose (a server's shown by a client ...)."""
+    WEAK = "weak"
+    """Its key or signature is too weak."""
+    BAD_CERTIFICATE = "bad-certificate"
+    """It does not verify, for a reason that is none of the others."""
+    NOT_ALLOWED = "not-allowed"
+    """The certificate is good, but has none of the names that `certificates` lists."""
+    ALERT = "alert"
+    """The peer gave up with a TLS alert: it does not trust our certificate, ..."""
+    PROTOCOL = "protocol"
+    """Broken TLS."""
+    LIMIT = "limit"
+    """Too many handshakes were under way already."""
+    INTERNAL = "internal"
+
+
+REFUSALS = frozenset(
+    {Outcome.NOT_ALLOWED, Outcome.LIMIT, Outcome.CLIENT_LIMIT, Outcome.NO_DESCRIPTORS, Outcome.HANDSHAKE_LIMIT}
+)
 """Outcomes of connections that were turned away before a node was dialled."""
