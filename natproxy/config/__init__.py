@@ -23,6 +23,7 @@ from natproxy.config.model import (
     Nodes,
     StaticEntry,
     Timeouts,
+    Tls,
 )
 from natproxy.config.reading import DEFAULT_STATE_DIR, kept_until_restart, load_config, read_state_dir
 from natproxy.config.values import PortRange
@@ -40,6 +41,7 @@ __all__ = [
     "PortRange",
     "StaticEntry",
     "Timeouts",
+    "Tls",
     "kept_until_restart",
     "load_config",
     "read_state_dir",

@@ -11,10 +11,9 @@ from collections.abc import Set as AbstractSet
 from itertools import chain
 
 from natproxy.config import addresses
-from natproxy.config.model import Config
+from natproxy.config.model import CacheEntry, Config, Overrides, StaticEntry, Written
 from natproxy.config.places import Finding, Place
 from natproxy.config.values import PortRange
-from natproxy.model import Network
 
 _WIDE_BITS = {4: 8, 6: 19}
 """By IP version: no single organisation has a network with a shorter prefix than this."""
@@ -28,6 +27,8 @@ def find_conflicts(config: Config) -> Iterator[Finding]:
         _missing_ports(config),
         _overlaps(config),
         _listen_addresses(config),
+        _terminating(config),
+        _certificates(config),
         find_restart_conflicts(config),
     )
 
@@ -37,9 +38,29 @@ def find_restart_conflicts(config: Config) -> Iterator[Finding]:
     return chain(_exposed(config), _admin(config))
 
 
-def find_warnings(config: Config) -> Iterator[Finding]:
-    """Yield what is allowed but should be known."""
-    return chain(_idle(config), _open_to_everyone(config), _shadowed(config))
+def find_warnings(config: Config, written: Written) -> Iterator[Finding]:
+    """Yield what is allowed but should be known. ``written`` is what the config was settled from."""
+    return chain(_idle(config), _open_to_everyone(config), _shadowed(config), _unused(config, written))
+
+
+def _entries(config: Config) -> list[tuple[Place, CacheEntry | StaticEntry]]:
+    return [
+        *((("caches", index), entry) for index, entry in enumerate(config.caches)),
+        *((("static", index), entry) for index, entry in enumerate(config.static)),
+    ]
+
+
+def _scopes(config: Config, *names: str) -> Iterator[tuple[Place, Overrides]]:
+    """Yield each entry that differs from the global ``clients`` in these values, and the config itself for the rest."""
+
+    def said(entry: Overrides) -> list[object]:
+        return [getattr(entry.clients, name) for name in names]
+
+    entries = _entries(config)
+    different = [(place, entry) for place, entry in entries if said(entry) != said(config)]
+    if not entries or len(different) < len(entries):
+        yield (), config
+    yield from different
 
 
 def _selectors(config: Config) -> Iterator[Finding]:
@@ -128,20 +149,55 @@ def _listen_addresses(config: Config) -> Iterator[Finding]:
                 break
 
 
+def _terminating(config: Config) -> Iterator[Finding]:
+    if config.tls is None:
+        message = "terminate needs the section tls, with natproxy's certificate and key"
+        for place, entry in _scopes(config, "tls"):
+            if entry.clients.tls == "terminate":
+                yield Finding((*place, "clients", "tls"), message, needs=(("tls",), ("clients", "tls")))
+    elif config.tls.crl is not None and config.tls.client_ca is None:
+        message = "needs client_ca: the CA whose certificates are revoked in it"
+        yield Finding(("tls", "crl"), message, needs=(("tls", "client_ca"),))
+
+
+def _certificates(config: Config) -> Iterator[Finding]:
+    """Look for names of certificates that nobody would be asked for: whoever wrote them counts on them."""
+    is_asking = config.tls is not None and config.tls.client_ca is not None
+    for place, entry in _scopes(config, *(("certificates", "tls") if is_asking else ("certificates",))):
+        clients = entry.clients
+        if clients.certificates is None or config.demands_certificate(entry):
+            continue
+        if is_asking:
+            message = (
+                f"names certificates, and with clients.tls: {clients.tls} nobody is asked for one: write terminate, "
+                "or certificates: null"
+            )
+        else:
+            message = "needs tls.client_ca: without it no certificate is asked of clients"
+        needs: tuple[Place, ...] = (
+            *((*scope, "clients", key) for scope in (place, ()) for key in ("certificates", "tls")),
+            ("tls", "client_ca"),
+        )
+        yield Finding((*place, "clients", "certificates"), message, needs=needs)
+
+
 def _exposed(config: Config) -> Iterator[Finding]:
     if config.is_loopback_only:
         return
-    for kind, listed in (("caches", config.caches), ("static", config.static)):
-        for index, entry in enumerate(listed):
-            place: Place = (kind, index)
-            if entry.clients.allow is None:
-                where = ", ".join(address for address in config.listen.address if not addresses.is_loopback(address))
-                message = (
-                    f"everyone who reaches {where} could connect: write clients.allow, here or for the whole file, "
-                    "with the networks that may (0.0.0.0/0 and ::/0 for all)"
-                )
-                needs: tuple[Place, ...] = (("clients", "allow"), ("listen", "address"), (*place, "clients", "allow"))
-                yield Finding(place, message, needs=needs)
+    for place, entry in _entries(config):
+        if entry.clients.allow is None and not config.demands_certificate(entry):
+            where = ", ".join(address for address in config.listen.address if not addresses.is_loopback(address))
+            message = (
+                f"everyone who reaches {where} could connect: write clients.allow, here or for the whole file, "
+                "with the networks that may (0.0.0.0/0 and ::/0 for all), or demand certificates with clients.tls: "
+                "terminate and tls.client_ca"
+            )
+            needs: tuple[Place, ...] = (
+                *(spot for key in ("allow", "tls") for spot in (("clients", key), (*place, "clients", key))),
+                ("tls", "client_ca"),
+                ("listen", "address"),
+            )
+            yield Finding(place, message, needs=needs)
 
 
 def _admin(config: Config) -> Iterator[Finding]:
@@ -171,13 +227,15 @@ def _open_to_everyone(config: Config) -> Iterator[Finding]:
     if config.is_loopback_only:
         return
     common = config.clients.allow
-    written: list[tuple[Place, tuple[Network, ...] | None]] = [((), common)]
-    for kind, listed in (("caches", config.caches), ("static", config.static)):
-        written += [
-            ((kind, index), entry.clients.allow) for index, entry in enumerate(listed) if entry.clients.allow != common
-        ]
-    for place, allow in written:
-        for index, network in enumerate(allow or ()):
+    entries = _entries(config)
+    scopes: list[tuple[Place, Overrides]] = [scope for scope in entries if scope[1].clients.allow != common]
+    takers: list[Overrides] = [entry for _, entry in entries if entry.clients.allow == common]
+    if not all(map(config.demands_certificate, takers or [config])):
+        scopes.insert(0, ((), config))
+    for place, entry in scopes:
+        if place and config.demands_certificate(entry):
+            continue
+        for index, network in enumerate(entry.clients.allow or ()):
             here = (*place, "clients", "allow", index)
             if network.prefixlen == 0:
                 yield Finding(here, f"{network} lets everyone in who reaches these ports")
@@ -197,3 +255,31 @@ def _shadowed(config: Config) -> Iterator[Finding]:
             message = f"is never used: caches[{min(takers)}] above it takes every cache with these tags"
             yield Finding(("caches", index), message)
         above.setdefault(min(tags), []).append((index, tags))
+
+
+def _unused(config: Config, written: Written) -> Iterator[Finding]:
+    """Look for what is said about TLS to nodes where natproxy speaks none, so that nobody counts on it in vain."""
+    entries = [entry for _, entry in _entries(config)]
+    scopes: list[tuple[Place, Overrides, list[CacheEntry | StaticEntry]]] = [((), written, entries)]
+    for (place, entry), own in zip(_entries(config), (*written.caches, *written.static), strict=True):
+        scopes.append((place, own, [entry]))
+    for place, own, users in scopes:
+        reasons = [_why_no_tls(user) for user in users]
+        if None in reasons or not reasons:
+            continue
+        for name in ("ca", "server_name"):
+            if getattr(own.nodes, name) is not None:
+                yield Finding((*place, "nodes", name), f"means nothing with {reasons[0]}")
+        if own.nodes.tls == "on" and all(user.clients.tls == "passthrough" for user in users):
+            yield Finding((*place, "nodes", "tls"), f"means nothing with {reasons[0]}")
+
+
+def _why_no_tls(entry: CacheEntry | StaticEntry) -> str | None:
+    """Return why natproxy speaks no TLS to the entry's nodes; None where it does, or may."""
+    if entry.clients.tls == "passthrough":
+        return "clients.tls: passthrough: it is the clients who speak TLS with the node"
+    if entry.nodes.tls == "off":
+        return "nodes.tls: off"
+    if entry.nodes.tls == "auto" and isinstance(entry, StaticEntry):
+        return "nodes.tls: auto, which is off for a static target: write on"
+    return None

@@ -45,7 +45,10 @@ _Count = Annotated[int, PlainValidator(values.whole_number(1, 1_000_000))]
 _Port = Annotated[int, PlainValidator(values.port)]
 _Ports = Annotated[PortRange | None, PlainValidator(values.optional(values.port_range))]
 _IpAddress = Annotated[str, PlainValidator(addresses.ip_address)]
+_File = Annotated[Path, PlainValidator(values.file_path)]
+_OptionalFile = Annotated[Path | None, PlainValidator(values.optional(values.file_path))]
 _Allow = Annotated[tuple[Annotated[Network, PlainValidator(addresses.network)], ...] | None, _listed("network")]
+_Certificates = Annotated[tuple[Annotated[str, PlainValidator(values.certificate_name)], ...] | None, _listed("name")]
 _EndpointKind = Literal["nodes", "primary", "reader", "configuration"]
 _Endpoints = Annotated[
     frozenset[
@@ -89,11 +92,14 @@ class Clients(Section):
     """Who may connect, and how."""
 
     allow: _Allow = None
-    """None = everyone, which is refused beyond loopback."""
+    """None = everyone, which is refused beyond loopback where no certificate is demanded."""
     tls: Annotated[
-        Literal["off", "passthrough"],
-        PlainValidator(values.choice("off", "passthrough", later=("terminate",))),
+        Literal["terminate", "off", "passthrough"],
+        PlainValidator(values.choice("terminate", "off", "passthrough")),
     ] = "off"
+    """Where it is not written and the section ``tls`` is, a settled config has ``terminate`` here."""
+    certificates: _Certificates = None
+    """Names of which a client's certificate must have one; None = any that client_ca vouches for."""
     max_connections: _Count = 4096
     max_connections_per_client: _Count = 512
 
@@ -101,13 +107,33 @@ class Clients(Section):
 class Nodes(Section):
     """How nodes are spoken to."""
 
-    tls: Annotated[Literal["auto", "off"], PlainValidator(values.choice("auto", "off", later=("on",)))] = "auto"
+    tls: Annotated[Literal["auto", "on", "off"], PlainValidator(values.choice("auto", "on", "off"))] = "auto"
+    """auto = as AWS says of the cache; off for a static target."""
+    ca: _OptionalFile = None
+    """The CAs that vouch for nodes; None = the system's."""
+    server_name: Annotated[str | None, PlainValidator(values.optional(addresses.host))] = None
+    """What a node's certificate must name; None = the node's own host name."""
+
+
+class Tls(Section):
+    """What natproxy is a TLS server with. The files are named here, and never opened by this package."""
+
+    certificate: _File
+    """The certificate, then its intermediates."""
+    key: _File
+    client_ca: _OptionalFile = None
+    """The CAs that vouch for clients; None = no certificate is asked of them."""
+    crl: _OptionalFile = None
+    """The revocation lists of those."""
+    min_version: Annotated[Literal["1.2", "1.3"], PlainValidator(values.choice("1.2", "1.3"))] = "1.2"
 
 
 class Timeouts(Section):
     """In seconds."""
 
     connect: _Positive = 3.0
+    handshake: _Positive = 5.0
+    """For each TLS handshake: the client's, and the node's."""
     idle: Annotated[float | None, PlainValidator(values.optional(values.duration(least="1us")))] = None
     """None = never."""
     keepalive: Annotated[float, PlainValidator(values.duration(least="1s", most="9h"))] = 30.0
@@ -173,6 +199,8 @@ class Written(Overrides):
     aws: Annotated[Aws, BeforeValidator(_or_empty)] = Aws()
     caches: Annotated[tuple[WrittenCache, ...], BeforeValidator(_or_none)] = ()
     static: Annotated[tuple[WrittenStatic, ...], BeforeValidator(_or_none)] = ()
+    tls: Tls | None = None
+    """None = natproxy is no TLS server."""
     workers: Annotated[int | Literal["auto"], PlainValidator(values.workers)] = 1
     admin: Annotated[Admin, BeforeValidator(_or_empty)] = Admin()
     state_dir: Annotated[Path, PlainValidator(values.absolute_path)] = Path("/var/lib/natproxy")
@@ -220,6 +248,10 @@ class Config(Written):
     def is_admin_port_taken(self) -> bool:
         """True where the admin side's port cannot be listened on for clients as well."""
         return any(addresses.covers(address, self.admin.address) for address in self.listen.address)
+
+    def demands_certificate(self, entry: Overrides) -> bool:
+        """True where only clients with a certificate get through; the config itself stands for the global values."""
+        return entry.clients.tls == "terminate" and self.tls is not None and self.tls.client_ca is not None
 
     def pool(self) -> tuple[int, ...]:
         """Return the ports for caches without a range of their own, ascending."""

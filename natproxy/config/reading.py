@@ -10,7 +10,7 @@ from typing import TypeVar
 from natproxy.config.addresses import as_numeric
 from natproxy.config.checks import find_conflicts, find_restart_conflicts, find_warnings
 from natproxy.config.loader import Document, load_document
-from natproxy.config.model import CacheEntry, Config, Overrides, Section, StaticEntry, Written
+from natproxy.config.model import CacheEntry, Clients, Config, Overrides, Section, StaticEntry, Written
 from natproxy.config.places import Finding, Place, dotted, existing, is_related
 from natproxy.config.structure import Draft, read_structure
 from natproxy.errors import ConfigError, Problem
@@ -46,7 +46,7 @@ def load_config(path: Path) -> Config:
     findings = (*draft.findings, *_certain(find_conflicts(config), draft))
     if findings:
         raise _error(path, findings, document.lines)
-    warnings = tuple(str(problem) for problem in _problems(path, find_warnings(config), document.lines))
+    warnings = tuple(str(problem) for problem in _problems(path, find_warnings(config, draft.written), document.lines))
     return config.model_copy(update={"warnings": warnings})
 
 
@@ -142,9 +142,17 @@ def _settled(written: Written, path: Path) -> Config:
     values = {name: getattr(written, name) for name in Written.model_fields}
     if written.public_ip is None and written.public_host is not None and as_numeric(written.public_host) is not None:
         values["public_ip"] = written.public_host
+    if written.tls is not None:
+        written = written.model_copy(update={"clients": _terminating(written.clients)})
+        values["clients"] = written.clients
     values["caches"] = tuple(CacheEntry(**_effective(written, entry)) for entry in written.caches)
     values["static"] = tuple(StaticEntry(**_effective(written, entry)) for entry in written.static)
     return Config(path=path, **values)
+
+
+def _terminating(clients: Clients) -> Clients:
+    """Return the global values with TLS spoken to clients, where they do not say otherwise themselves."""
+    return clients if "tls" in clients.model_fields_set else clients.model_copy(update={"tls": "terminate"})
 
 
 def _effective(written: Written, entry: Overrides) -> dict[str, object]:

@@ -23,6 +23,7 @@ from natproxy.config.model import (
     Nodes,
     Section,
     Timeouts,
+    Tls,
     Written,
     WrittenCache,
     WrittenStatic,
@@ -35,6 +36,7 @@ SECTIONS: Mapping[Place, type[Section]] = {
     (): Written,
     ("listen",): Listen,
     ("aws",): Aws,
+    ("tls",): Tls,
     ("admin",): Admin,
     ("log",): Log,
     ("caches", "*"): WrittenCache,
@@ -43,9 +45,14 @@ SECTIONS: Mapping[Place, type[Section]] = {
 }
 """Which keys each mapping of the file has; ``*`` = any index."""
 
-_STAND_INS: Mapping[str, Plain] = {"name": "unnamed", "port": "1", "target": "unknown:1"}
-"""For the keys that an entry of ``static`` must have and lacks: never seen by anybody."""
-
+_STAND_INS: Mapping[str, Plain] = {
+    "name": "unnamed",
+    "port": "1",
+    "target": "unknown:1",
+    "certificate": "/unknown",
+    "key": "/unknown",
+}
+"""For the keys that an entry of ``static``, or ``tls``, must have and lacks: never seen by anybody."""
 
 _MOST_ROUNDS = 8
 """Three are needed: wrong values are taken out, then keys that must be there are missing, then all is good."""
@@ -85,27 +92,13 @@ def _has_only(*names: str) -> Callable[[Plain], bool]:
 
 _LEAVE_OUT = "leave the key out"
 LATER: tuple[_Later, ...] = (
-    _Later(
-        ("tls",),
-        _has_only("certificate", "key", "client_ca", "crl", "min_version"),
-        "leave the section out, or hand TLS through to the nodes with clients: {tls: passthrough}",
-    ),
     _Later(("portal",), _has_only("port", "allow"), _LEAVE_OUT),
     _Later(("admin", "allow"), _is_null, "the admin side listens on loopback only"),
     _Later(("admin", "tls"), lambda value: value is False or value is None, "the admin side listens on loopback only"),
     _Later(("caches", "*", "probe"), _is_null, _LEAVE_OUT),
     *(
-        later
+        _Later((*scope, "rewrite"), lambda value: value in ("off", None), "write off, or leave the key out")
         for scope in _SCOPES
-        for later in (
-            _Later((*scope, "rewrite"), lambda value: value in ("off", None), "write off, or leave the key out"),
-            _Later((*scope, "clients", "certificates"), _is_null, "name the clients' networks in clients.allow"),
-            _Later((*scope, "nodes", "ca"), _is_null, _LEAVE_OUT),
-            _Later((*scope, "nodes", "server_name"), _is_null, _LEAVE_OUT),
-            _Later(
-                (*scope, "timeouts", "handshake"), _is_null, "there is no TLS handshake to wait for: leave the key out"
-            ),
-        )
     ),
 )
 
@@ -120,7 +113,11 @@ def read_structure(document: Document) -> Draft:
             return Draft(Written.model_validate(tree), tuple(findings), frozenset(unsure))
         except ValidationError as error:
             known = frozenset(unsure)
-            for details in error.errors(include_url=False):
+            errors = error.errors(include_url=False)
+            misspelt = {_meant(details["loc"]) for details in errors if details["type"] == "extra_forbidden"}
+            for details in errors:
+                if details["type"] == "missing" and details["loc"] in misspelt:
+                    continue
                 location = details["loc"][:-1] if details["type"] == "missing" else details["loc"]
                 place = existing(location, document.lines)
                 if not any(is_related(details["loc"], other) for other in known):

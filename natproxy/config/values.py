@@ -32,6 +32,8 @@ _CACHE_ID = re.compile(r"[a-z](?:-?[a-z0-9]){0,49}")
 _STATIC_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62})")
 _REGION = re.compile(r"[a-z]{2,8}(?:-[a-z0-9]{1,12}){1,4}-[0-9]{1,2}")
 _ROLE_ARN = re.compile(r"arn:aws[a-z0-9-]{0,20}:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,576}")
+_WILDCARD = re.compile(r"\*(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)+\.?")
+_LONGEST_NAME = 2048
 
 LAST_PORT = 65535
 
@@ -138,14 +140,12 @@ def port_range(value: object) -> PortRange:
     return PortRange(first, last)
 
 
-def choice(*words: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
-    """Return a parser of one of ``words``; those in ``later`` exist, but not in this version."""
+def choice(*words: str) -> Callable[[object], str]:
+    """Return a parser of one of ``words``."""
     known = " or ".join((", ".join(words[:-1]), words[-1])) if len(words) > 1 else words[0]
 
     def parse_choice(value: object) -> str:
         word = text(value, known)
-        if word in later:
-            refuse(f"{word} is not in this version of natproxy; write {known}")
         return word if word in words else refuse(f"must be {known}")
 
     return parse_choice
@@ -190,9 +190,35 @@ def tag_value(value: object) -> str:
 
 def absolute_path(value: object) -> Path:
     """Parse an absolute path."""
-    what = "an absolute path, such as /var/lib/natproxy"
+    return _path(value, "an absolute path, such as /var/lib/natproxy")
+
+
+def file_path(value: object) -> Path:
+    """Parse the absolute path of a file of certificates, keys or revocation lists, without looking for it."""
+    return _path(value, "the absolute path of a file, such as /etc/natproxy/tls/server.crt")
+
+
+def _path(value: object, what: str) -> Path:
+    if isinstance(value, str) and "-----BEGIN" in value:
+        refuse(f"must be {what}: what is in the file does not belong here")
     written = str(value) if isinstance(value, Path) else text(value, what)
     return Path(written) if written.startswith("/") else refuse(f"must be {what}")
+
+
+def certificate_name(value: object) -> str:
+    """Parse a name that certificates are known by: a CN, a DNS name or URI, or ``*.`` and the end of DNS names."""
+    if isinstance(value, bool):
+        refuse("must be text: put it in quotes")
+    written = text(value, "a name in a certificate, such as dev1")
+    if len(written) > _LONGEST_NAME:
+        refuse(f"must be a name of at most {_LONGEST_NAME} characters")
+    if written != written.strip():
+        refuse("must be a name without a space before or after it")
+    if written == "*":
+        refuse("is every name: leave the key out for every certificate that tls.client_ca vouches for")
+    if "*" in written and not _WILDCARD.fullmatch(written):
+        refuse('must have its asterisk for the first label of a DNS name and nowhere else: "*.ci.example.com"')
+    return written.removesuffix(".") if "*" in written else written
 
 
 def region(value: object) -> str:

@@ -96,7 +96,8 @@ static:
 """
     words = (
         "everyone who reaches 10.0.0.55 could connect: write clients.allow, here or for the whole file, "
-        "with the networks that may (0.0.0.0/0 and ::/0 for all)"
+        "with the networks that may (0.0.0.0/0 and ::/0 for all), or demand certificates with clients.tls: terminate "
+        "and tls.client_ca"
     )
     assert mistakes(text) == [f"3: caches[0]: {words}", f"5: caches[2]: {words}", f"7: static[0]: {words}"]
     load(text.replace("10.0.0.55", "'::1'"))
@@ -107,6 +108,185 @@ def test_an_entry_can_take_the_global_allow_back_only_on_loopback() -> None:
     entry = "caches:\n- {id: a, ports: 1-2, clients: {allow: null}}\n"
     assert only_mistake(ALLOW + entry).startswith("3: caches[0]: everyone who reaches 0.0.0.0 could connect")
     assert load(ALLOW + LOOPBACK + entry).caches[0].clients.allow is None
+
+
+TLS = "tls: {certificate: /x.crt, key: /x.key}\n"
+MUTUAL = "tls: {certificate: /x.crt, key: /x.key, client_ca: /ca.crt}\n"
+
+
+def test_whoever_has_no_certificate_needs_allow() -> None:
+    text = """caches:
+- {id: a, ports: 1-2}
+- {id: b, ports: 3-4, clients: {tls: off}}
+- {id: c, ports: 5-6, clients: {tls: passthrough}}
+- {id: d, ports: 7-8, clients: {tls: terminate}}
+static:
+- {name: s, port: 9, target: 'h:1'}
+- {name: t, port: 10, target: 'h:1', clients: {tls: off, allow: 192.0.2.1}}
+"""
+
+    def open_to_everyone(text: str) -> list[str]:
+        found = mistakes(text)
+        assert all("everyone who reaches 0.0.0.0 could connect" in one for one in found)
+        return [one.split(": ")[1] for one in found]
+
+    assert open_to_everyone(MUTUAL + text) == ["caches[1]", "caches[2]"]
+    assert open_to_everyone(TLS + text) == ["caches[0]", "caches[1]", "caches[2]", "caches[3]", "static[0]"]
+    assert open_to_everyone(MUTUAL + "clients: {tls: off}\n" + text) == [
+        "caches[0]", "caches[1]", "caches[2]", "static[0]",
+    ]  # fmt: skip
+    load(TLS + ALLOW + text)
+    load(TLS + LOOPBACK + text)
+
+
+@pytest.mark.parametrize("wrong", ["x.crt", "[/x.crt]", "''"])
+def test_nothing_is_concluded_from_a_client_ca_that_is_wrong_itself(wrong: str) -> None:
+    text = f"tls: {{certificate: /x.crt, key: /x.key, client_ca: {wrong}, crl: /x.crl}}\n"
+    assert only_mistake(text + "clients: {certificates: dev1}\ncaches: [{id: a, ports: 1-2}]\n").startswith(
+        "1: tls.client_ca: "
+    )
+    assert only_mistake(text.replace("client_ca", "clientca") + "caches: [{id: a, ports: 1-2}]\n").startswith(
+        "1: tls.clientca: is an unknown key; did you mean client_ca?"
+    )
+
+
+def test_nothing_is_concluded_from_a_tls_section_or_mode_that_is_wrong_itself() -> None:
+    caches = "caches: [{id: a, ports: 1-2}]\n"
+    mode = "clients: {tls: terminate, certificates: dev1}\n"
+    assert only_mistake("tls: true\n" + mode + caches).startswith("1: tls: must be a mapping")
+    assert only_mistake(MUTUAL + "clients: {tls: on, certificates: dev1}\n" + caches).startswith("2: clients.tls: must")
+    own = "caches: [{id: a, ports: 1-2, clients: {tls: on, certificates: dev1}}]\n"
+    assert only_mistake(MUTUAL + own).startswith("2: caches[0].clients.tls: must be")
+    assert only_mistake(MUTUAL + "clients: {tls: off}\n" + own).startswith("3: caches[0].clients.tls: must be")
+
+
+ENTRY = "caches:\n- {id: a, ports: 1-2, clients: {%s}}\n"
+STATIC = "static:\n- {name: s, port: 9, target: 'h:1', clients: {%s}}\n"
+NO_CA = "needs tls.client_ca: without it no certificate is asked of clients"
+NO_SECTION = "terminate needs the section tls, with natproxy's certificate and key"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("clients: {tls: terminate}", f"2: clients.tls: {NO_SECTION}"),
+        (ENTRY % "tls: terminate", f"3: caches[0].clients.tls: {NO_SECTION}"),
+        (STATIC % "tls: terminate", f"3: static[0].clients.tls: {NO_SECTION}"),
+        ("clients: {tls: terminate}\n" + ENTRY % "max_connections: 1", f"2: clients.tls: {NO_SECTION}"),
+        ("tls:\n" + ENTRY % "tls: terminate", f"4: caches[0].clients.tls: {NO_SECTION}"),
+        (
+            TLS.replace("}", ", crl: /x.crl}"),
+            "2: tls.crl: needs client_ca: the CA whose certificates are revoked in it",
+        ),
+        ("clients: {certificates: dev1}", f"2: clients.certificates: {NO_CA}"),
+        (TLS + "clients: {certificates: [dev1, dev2]}", f"3: clients.certificates: {NO_CA}"),
+        (TLS + "clients: {certificates: dev1}\n" + ENTRY % "", f"3: clients.certificates: {NO_CA}"),
+        (TLS + ENTRY % "certificates: dev1", f"4: caches[0].clients.certificates: {NO_CA}"),
+        (STATIC % "certificates: dev1", f"3: static[0].clients.certificates: {NO_CA}"),
+        (
+            MUTUAL + "clients: {tls: off, certificates: dev1}",
+            (
+                "3: clients.certificates: names certificates, and with clients.tls: off nobody is asked for one: "
+                "write terminate, or certificates: null"
+            ),
+        ),
+        (
+            MUTUAL + "clients: {tls: passthrough, certificates: dev1}\n" + ENTRY % "",
+            (
+                "3: clients.certificates: names certificates, and with clients.tls: passthrough nobody is asked for "
+                "one: write terminate, or certificates: null"
+            ),
+        ),
+        (
+            MUTUAL + "clients: {certificates: dev1}\n" + ENTRY % "tls: off",
+            (
+                "5: caches[0].clients: names certificates, and with clients.tls: off nobody is asked for one: "
+                "write terminate, or certificates: null"
+            ),
+        ),
+        (
+            MUTUAL + STATIC % "tls: passthrough, certificates: dev1",
+            (
+                "4: static[0].clients.certificates: names certificates, and with clients.tls: passthrough nobody is "
+                "asked for one: write terminate, or certificates: null"
+            ),
+        ),
+    ],
+)
+def test_what_does_not_go_together_in_tls(text: str, found: str) -> None:
+    assert only_mistake(LOOPBACK + text) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MUTUAL + "clients: {certificates: dev1}\n" + ENTRY % "tls: off, certificates: null, allow: 192.0.2.1",
+        MUTUAL + "clients: {tls: off, certificates: dev1}\n" + ENTRY % "tls: terminate",
+        MUTUAL + "clients: {certificates: dev1}\n" + ENTRY % "certificates: dev2" + STATIC % "",
+        MUTUAL.replace("}", ", crl: /x.crl}") + ENTRY % "certificates: '*.ci.example.com'",
+        "clients: {tls: terminate, allow: 192.0.2.1}\n" + ENTRY % "tls: off" + STATIC % "tls: passthrough",
+        TLS + "clients: {tls: off}\n" + ENTRY % "allow: 192.0.2.1",
+    ],
+)
+def test_what_does_go_together_in_tls(text: str) -> None:
+    load(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("clients: {tls: passthrough}, nodes: {tls: on}", "nodes.tls: means nothing with clients.tls: passthrough: "),
+        ("clients: {tls: passthrough}, nodes: {ca: /x}", "nodes.ca: means nothing with clients.tls: passthrough: "),
+        ("clients: {tls: passthrough}, nodes: {server_name: x}", "nodes.server_name: means nothing with clients.tls: "),
+        ("nodes: {tls: off, ca: /x}", "nodes.ca: means nothing with nodes.tls: off"),
+        ("nodes: {tls: off, server_name: x}", "nodes.server_name: means nothing with nodes.tls: off"),
+    ],
+)
+def test_what_is_said_of_nodes_in_vain_is_warned_of(text: str, warned: str) -> None:
+    (warning,) = load(f"{ALLOW}caches:\n- {{id: a, ports: 1-2, {text}}}\n").warnings
+    assert f":3: caches[0].{warned}" in warning
+    (warning,) = load(f"{ALLOW}static:\n- {{name: a, port: 1, target: 'h:1', {text}}}\n").warnings
+    assert f":3: static[0].{warned}" in warning
+
+
+def test_tls_to_a_static_target_must_be_said() -> None:
+    text = f"{ALLOW}static:\n- {{name: a, port: 1, target: 'h:1', nodes: {{ca: /x}}}}\n"
+    (warning,) = load(text).warnings
+    assert warning.endswith(
+        ":3: static[0].nodes.ca: means nothing with nodes.tls: auto, which is off for a static target: write on"
+    )
+    assert load(text.replace("ca:", "tls: on, ca:")).warnings == ()
+    assert load(text + "nodes: {tls: on}\n").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("common", "entries", "count"),
+    [
+        ("nodes: {tls: on, ca: /x}", "caches: [{id: a, ports: 1-2, clients: {tls: passthrough}}]", 2),
+        ("nodes: {ca: /x}", "caches: [{id: a, ports: 1, clients: {tls: passthrough}}, {id: b, ports: 2}]", 0),
+        ("nodes: {ca: /x}", "static: [{name: a, port: 1, target: 'h:1'}]", 1),
+        ("nodes: {ca: /x}", "caches: [{id: b, ports: 2}]\nstatic: [{name: a, port: 1, target: 'h:1'}]", 0),
+        ("nodes: {tls: on}", "caches: [{id: b, ports: 2, nodes: {tls: off}}]", 0),
+        ("nodes: {tls: auto}", "caches: [{id: b, ports: 2, clients: {tls: passthrough}}]", 0),
+    ],
+)
+def test_what_is_said_of_all_nodes_is_warned_of_where_it_is_in_vain_for_all(
+    common: str, entries: str, count: int
+) -> None:
+    warnings = load(f"{ALLOW}{common}\n{entries}\n").warnings
+    assert len(warnings) == count
+    assert all(":2: nodes." in warning for warning in warnings)
+
+
+def test_everyone_with_a_certificate_is_not_warned_of() -> None:
+    text = "clients: {allow: 0.0.0.0/0}\ncaches:\n- {id: a, ports: 1-2}\n"
+    assert len(load(text).warnings) == len(load(TLS + text).warnings) == 1
+    assert load(MUTUAL + text).warnings == ()
+    assert load(MUTUAL + text.replace("1-2", "1-2, clients: {allow: '::/0'}")).warnings == ()
+    (warning,) = load(MUTUAL + text + "- {id: b, ports: 3-4, clients: {tls: off}}\n").warnings
+    assert ":2: clients.allow: 0.0.0.0/0 lets everyone in" in warning
+    (warning,) = load(MUTUAL + text + "- {id: b, ports: 3-4, clients: {tls: off, allow: '::/0'}}\n").warnings
+    assert ":5: caches[1].clients.allow: ::/0 lets everyone in" in warning
 
 
 def test_everyone_may_be_written_and_is_warned_of() -> None:

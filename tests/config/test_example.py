@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from natproxy.config import Config, load_config
 from natproxy.config.loader import Document, load_document
-from natproxy.config.model import Section, Written, WrittenCache
+from natproxy.config.model import Section, WrittenCache
 from natproxy.config.places import Place, Plain
 from natproxy.config.reading import RESTART_ONLY
 from natproxy.config.structure import LATER, SECTIONS
-from tests.config.samples import EXAMPLE
+from tests.config.samples import EXAMPLE, load
 
 TEXT = EXAMPLE.read_text(encoding="utf-8")
 GLOBAL = {place: section for place, section in SECTIONS.items() if "*" not in place}
 CHOSEN: set[Place] = {
     ("public_host",), ("public_ip",), ("listen", "ports"), ("caches",), ("static",), ("clients", "allow"),
+    ("tls", "certificate"), ("tls", "key"), ("tls", "client_ca"), ("tls", "crl"),
 }  # fmt: skip
 """Keys whose value in the example is an example; all others stand there with their default."""
 
@@ -36,7 +37,8 @@ def config() -> Config:
 
 def test_the_example_is_good() -> None:
     assert config().warnings == ()
-    assert [entry.id for entry in config().caches] == ["my-redis", "my-memcached", None]
+    assert [entry.id for entry in config().caches] == ["my-redis", "my-memcached", "my-serverless", None]
+    assert [entry.clients.tls for entry in config().caches] == ["terminate", "terminate", "passthrough", "terminate"]
 
 
 def test_every_key_stands_in_the_example() -> None:
@@ -53,7 +55,7 @@ def test_every_key_stands_in_the_example() -> None:
 
 
 def test_what_the_example_gives_as_default_is_the_default() -> None:
-    loaded, bare = config(), Written()
+    loaded, bare = config(), load("tls: {certificate: /x.crt, key: /x.key}")
     for place, section in GLOBAL.items():
         for name in section.model_fields:
             here = (*place, name)

@@ -24,7 +24,8 @@ _keys = sorted(
 )
 _scalars = st.sampled_from(
     ["", "null", "true", "off", "0", "1", "6379", "6379-6388", "15s", "0s", "auto", "a", "my-redis", "::1", "0.0.0.0/0",
-     "127.0.0.1", "192.0.2.1/24", "legacy:1", "'x'", "[]", "{}", "*a", "&a", "&a x", "!t", "|", ">", "'", '"', "@"]
+     "127.0.0.1", "192.0.2.1/24", "legacy:1", "'x'", "[]", "{}", "*a", "&a", "&a x", "!t", "|", ">", "'", '"', "@",
+     "terminate", "passthrough", "on", "/x.crt", "1.2", "'*.a.b'", "a.b"]
 )  # fmt: skip
 _trees = st.recursive(
     _scalars,
@@ -54,10 +55,22 @@ def outcome(text: str | bytes) -> Config | ConfigError:
         return error
 
 
+def is_safe(config: Config) -> None:
+    """See that nobody gets in whom nobody named, and that nobody is named in vain."""
+    for entry in (*config.caches, *config.static):
+        asked = entry.clients.tls == "terminate" and config.tls is not None and config.tls.client_ca is not None
+        assert entry.clients.tls in {"terminate", "off", "passthrough"}
+        assert entry.clients.tls != "terminate" or config.tls is not None
+        assert entry.clients.certificates is None or asked
+        assert entry.clients.allow is not None or asked or config.is_loopback_only
+    assert config.tls is None or config.tls.crl is None or config.tls.client_ca is not None
+
+
 def look_at(text: str | bytes) -> None:
     found = outcome(text)
     if isinstance(found, Config):
         assert found.pool() is not None
+        is_safe(found)
         return
     problems = found.problems
     assert problems
@@ -76,6 +89,36 @@ def look_at(text: str | bytes) -> None:
 @settings(max_examples=300)
 def test_files_of_known_keys_and_strange_values(text: str) -> None:
     look_at(text)
+
+
+def _sometimes(*pairs: str) -> st.SearchStrategy[str]:
+    return st.lists(st.sampled_from(pairs), unique_by=lambda pair: pair.partition(":")[0]).map(", ".join)
+
+
+_clients = _sometimes(
+    "tls: terminate", "tls: off", "tls: passthrough", "certificates: dev1", "certificates: null", "allow: 192.0.2.1",
+    "allow: null", "max_connections: 5",
+)  # fmt: skip
+_nodes = _sometimes("tls: on", "tls: off", "tls: auto", "ca: /n.crt", "ca: null", "server_name: x", "server_name: null")
+
+
+@given(
+    st.one_of(st.none(), _sometimes("client_ca: /c.crt", "crl: /c.crl", "min_version: 1.3")),
+    st.tuples(_clients, _nodes),
+    st.lists(st.tuples(_clients, _nodes), max_size=3),
+    st.sampled_from(["127.0.0.1", "0.0.0.0"]),
+)
+@settings(max_examples=300)
+def test_every_combination_of_what_is_said_of_tls(
+    tls: str | None, common: tuple[str, str], entries: list[tuple[str, str]], address: str
+) -> None:
+    lines = [f"listen: {{address: {address}}}", f"clients: {{{common[0]}}}", f"nodes: {{{common[1]}}}", "static:"]
+    lines += [] if tls is None else [f"tls: {{certificate: /s.crt, key: /s.key, {tls}}}"]
+    static = [
+        f"- {{name: s{index}, port: {index + 1}, target: 'h:1', clients: {{{clients}}}, nodes: {{{nodes}}}}}"
+        for index, (clients, nodes) in enumerate(entries)
+    ]
+    look_at("\n".join([*lines[:4], *static, *lines[4:]]))
 
 
 @given(_trees)

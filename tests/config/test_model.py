@@ -110,6 +110,97 @@ static:
     assert s.timeouts == config.timeouts
 
 
+TLS = "tls: {certificate: /x.crt, key: /x.key}\n"
+
+
+@pytest.mark.parametrize(
+    ("common", "own", "mode"),
+    [
+        ("", "", "off"),
+        ("", "tls: passthrough", "passthrough"),
+        ("clients: {tls: passthrough}", "", "passthrough"),
+        ("clients: {tls: passthrough}", "tls: off", "off"),
+        (TLS, "", "terminate"),
+        (TLS, "tls: off", "off"),
+        (TLS, "tls: passthrough", "passthrough"),
+        (TLS, "tls: terminate", "terminate"),
+        (TLS, "max_connections: 3", "terminate"),
+        (TLS + "clients: {tls: off}", "", "off"),
+        (TLS + "clients: {tls: off}", "tls: terminate", "terminate"),
+        (TLS + "clients: {tls: passthrough}", "max_connections: 3", "passthrough"),
+        (TLS + "clients: {max_connections: 3}", "", "terminate"),
+        (TLS + "clients:", "", "terminate"),
+    ],
+)
+def test_every_entry_says_how_its_clients_speak(common: str, own: str, mode: str) -> None:
+    config = load(f"""{common}
+listen: {{address: 127.0.0.1}}
+caches: [{{id: a, ports: 1-2, clients: {{{own}}}}}]
+static: [{{name: s, port: 3, target: "h:1", clients: {{{own}}}}}]
+""")
+    assert (config.caches[0].clients.tls, config.static[0].clients.tls) == (mode, mode)
+    if not own:
+        assert config.clients.tls == mode
+
+
+def test_the_default_for_clients_is_not_taken_for_a_limit_of_the_entry() -> None:
+    config = load(TLS + ALLOW + "caches: [{id: a, ports: 1-2, clients: {tls: off}}, {id: b, ports: 3}]\n")
+    assert [entry.has_own_limits for entry in config.caches] == [False, False]
+
+
+def test_the_keys_of_tls() -> None:
+    config = load("""
+tls: {certificate: /s.crt, key: /s.key, client_ca: /c.crt, crl: /c.crl, min_version: 1.3}
+clients: {certificates: [dev1, "*.ci.example.com"]}
+nodes: {tls: on, ca: /n.crt, server_name: cache.internal.}
+timeouts: {handshake: 900ms}
+caches:
+  - {id: a, ports: 1-2}
+  - {id: b, ports: 3-4, clients: {certificates: dev2}, nodes: {ca: null, server_name: null}, timeouts: {handshake: 1s}}
+  - {id: c, ports: 5-6, clients: {certificates: null}, nodes: {tls: auto, ca: /o.crt}}
+static: [{name: s, port: 7, target: "h:1", nodes: {server_name: "10.0.0.1"}}]
+""")
+    assert config.tls is not None
+    assert [str(path) for path in (config.tls.certificate, config.tls.key, config.tls.client_ca, config.tls.crl)] == [
+        "/s.crt", "/s.key", "/c.crt", "/c.crl",
+    ]  # fmt: skip
+    assert config.tls.min_version == "1.3"
+    a, b, c = config.caches
+    (s,) = config.static
+    assert a.clients.certificates == config.clients.certificates == ("dev1", "*.ci.example.com")
+    assert (b.clients.certificates, c.clients.certificates) == (("dev2",), None)
+    assert a.nodes == config.nodes
+    assert (a.nodes.tls, a.nodes.ca, a.nodes.server_name) == ("on", Path("/n.crt"), "cache.internal")
+    assert (b.nodes.tls, b.nodes.ca, b.nodes.server_name) == ("on", None, None)
+    assert (c.nodes.tls, c.nodes.ca, c.nodes.server_name) == ("auto", Path("/o.crt"), "cache.internal")
+    assert (s.nodes.tls, s.nodes.ca, s.nodes.server_name) == ("on", Path("/n.crt"), "10.0.0.1")
+    assert (a.timeouts.handshake, b.timeouts.handshake) == (0.9, 1.0)
+    assert all(config.demands_certificate(entry) for entry in (config, *config.caches, *config.static))
+
+
+@pytest.mark.parametrize("version", ["1.2", '"1.2"', "'1.2'"])
+def test_a_tls_version_may_be_in_quotes(version: str) -> None:
+    tls = load(f"tls: {{certificate: /x.crt, key: /x.key, min_version: {version}}}").tls
+    assert tls is not None
+    assert tls.min_version == "1.2"
+
+
+@pytest.mark.parametrize(
+    ("tls", "mode", "demands"),
+    [
+        ("", "off", False),
+        ("", "passthrough", False),
+        (TLS, "terminate", False),
+        (TLS.replace("}", ", client_ca: /c.crt}"), "terminate", True),
+        (TLS.replace("}", ", client_ca: /c.crt}"), "off", False),
+        (TLS.replace("}", ", client_ca: /c.crt}"), "passthrough", False),
+    ],
+)
+def test_who_needs_a_certificate(tls: str, mode: str, demands: bool) -> None:
+    config = load(f"{tls}clients: {{allow: 192.0.2.1}}\ncaches: [{{id: a, ports: 1-2, clients: {{tls: {mode}}}}}]\n")
+    assert config.demands_certificate(config.caches[0]) is demands
+
+
 def test_only_limits_written_in_the_entry_are_its_own() -> None:
     config = load("""
 clients: {allow: [198.51.100.27], max_connections: 10}
@@ -141,7 +232,7 @@ caches: [{id: a, ports: 6379, endpoints: primary}]
 
 def test_what_has_nothing_beneath_it_counts_as_not_written() -> None:
     same = {"path": Path(), "warnings": ()}
-    written = load("listen:\naws:\ncaches:\nstatic:\nclients:\nnodes:\ntimeouts:\nadmin:\nlog:\n")
+    written = load("listen:\naws:\ncaches:\nstatic:\nclients:\nnodes:\ntls:\ntimeouts:\nadmin:\nlog:\n")
     assert written.model_copy(update=same) == load("{}").model_copy(update=same)
 
 

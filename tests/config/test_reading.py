@@ -45,7 +45,7 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_lines() -> None:
             "network, or 198.51.100.27/32 for this address alone"
         ),
         "5: clients.allow[1]: must be an IP address or network such as 198.51.100.27 or 198.51.100.0/24",
-        "6: clients.tls: terminate is not in this version of natproxy; write off or passthrough",
+        "6: clients.tls: terminate needs the section tls, with natproxy's certificate and key",
         "8: caches[0].id: AWS keeps ids in lower case: write my-redis",
         "10: caches[0].probe: is not in this version of natproxy; leave the key out",
         "11: caches[1]: has both id and tags: write one of them",
@@ -57,7 +57,7 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_lines() -> None:
         "19: timeouts: is written twice: first on line 16",
         (
             "21: zzz: is an unknown key; known here: clients, nodes, timeouts, public_host, public_ip, listen, aws, "
-            "caches, static, workers, admin, state_dir, log, resolver"
+            "caches, static, tls, workers, admin, state_dir, log, resolver"
         ),
     ]
 
@@ -153,6 +153,10 @@ SECRET = "hunter2 S3CRET"
         "static: [{{name: {0}, port: {0}, target: 'redis://:{0}@legacy:6379'}}]",
         "static: [{{name: a, port: 1, target: 'me:{0}@legacy:6379'}}, {{name: a, port: 2, target: 'legacy:{0}'}}]",
         "{{workers: {0}, admin: {0}, state_dir: {0}, log: {{level: {0}, format: {0}}}, resolver: {0}, tls: {0}}}",
+        "tls: {{certificate: {0}, key: {0}, client_ca: {0}, crl: {0}, min_version: {0}}}",
+        "nodes: {{ca: {0}, server_name: {0}, tls: {0}}}\nclients: {{certificates: ['*{0}', '{0}*', ' {0}']}}",
+        "clients: {{certificates: {0}}}\ncaches: [{{id: a, ports: 1, clients: {{certificates: '{0} too'}}}}]",
+        'tls: {{certificate: /x, key: "-----BEGIN PRIVATE KEY-----\\n{0}\\n"}}',
         "public_host: 'https://{0}@host'",
     ],
 )
@@ -182,6 +186,8 @@ timeouts: {drain: 1s}
 log: {level: debug}
 resolver: 10.0.0.2
 public_host: cache.example
+tls: {certificate: /new.crt, key: /new.key, min_version: 1.3}
+nodes: {tls: on, ca: /nodes.crt}
 """
 
 
@@ -210,6 +216,7 @@ def test_a_reload_changes_all_but_what_waits_for_a_restart() -> None:
         "resolver",
         "public_host",
         "nodes",
+        "tls",
         "warnings",
         "path",
     ):
@@ -240,6 +247,24 @@ def test_a_reload_to_loopback_without_allow_does_not_open_the_old_addresses_to_e
     assert problem.path == "caches[0]"
     assert problem.message.startswith("everyone who reaches 0.0.0.0 could connect")
     assert problem.message.endswith("(listen.address will only change with a restart)")
+
+
+def test_a_reload_to_loopback_without_allow_may_demand_certificates_instead() -> None:
+    text = "listen: {address: 127.0.0.1}\ncaches: [{id: a, ports: 1-2}]\n"
+    mixed, waiting = kept_until_restart(
+        load(OLD), load(text + "tls: {certificate: /x.crt, key: /x.key, client_ca: /c.crt}")
+    )
+    assert (waiting, mixed.listen.address) == (("listen.address",), ("0.0.0.0",))
+    with pytest.raises(ConfigError, match=r"everyone who reaches 0\.0\.0\.0 could connect"):
+        kept_until_restart(load(OLD), load(text + "tls: {certificate: /x.crt, key: /x.key}"))
+
+
+def test_a_reload_that_no_longer_demands_certificates_needs_allow() -> None:
+    tls, caches = "tls: {certificate: /x.crt, key: /x.key, client_ca: /c.crt}\n", "caches: [{id: a, ports: 1-2}]\n"
+    old = load(tls + caches)
+    with pytest.raises(ConfigError, match=r"caches\[0\]: everyone who reaches 0.0.0.0 could connect"):
+        kept_until_restart(old, load("listen: {address: 127.0.0.1}\n" + caches))
+    assert kept_until_restart(old, load(ALLOW + caches))[0].tls is None
 
 
 def test_a_reload_cannot_give_away_the_port_that_the_admin_side_still_has() -> None:

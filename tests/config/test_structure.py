@@ -16,8 +16,6 @@ STATIC = 'static:\n- {name: a, port: 6379, target: "h:1", %s}\n'
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("tls: {certificate: /x.crt}", "1: tls: "),
-        ("tls: true", "1: tls: "),
         ("portal: {port: 6378}", "1: portal: "),
         ("portal: {allow: []}", "1: portal: "),
         ("portal: {colour: null}", "1: portal: "),
@@ -28,27 +26,9 @@ STATIC = 'static:\n- {name: a, port: 6379, target: "h:1", %s}\n'
         ("admin: {allow: [192.0.2.1]}", "1: admin.allow: "),
         ("admin: {address: 192.0.2.1}", "1: admin.address: "),
         ("admin: {address: 0.0.0.0}", "1: admin.address: "),
-        ("clients: {tls: terminate}", "1: clients.tls: "),
-        ("clients: {certificates: [dev1]}", "1: clients.certificates: "),
-        ("nodes: {tls: on}", "1: nodes.tls: "),
-        ("nodes: {ca: /ca.crt}", "1: nodes.ca: "),
-        ("nodes: {server_name: x}", "1: nodes.server_name: "),
-        ("timeouts: {handshake: 5s}", "1: timeouts.handshake: "),
         (ALLOW + ENTRY % "rewrite: redis", "3: caches[0].rewrite: "),
         (ALLOW + ENTRY % "probe: {username: natproxy, password_file: /x}", "3: caches[0].probe: "),
-        (ALLOW + ENTRY % "clients: {tls: terminate}", "3: caches[0].clients.tls: "),
-        (ALLOW + ENTRY % "clients: {certificates: [dev1]}", "3: caches[0].clients.certificates: "),
-        (ALLOW + ENTRY % "nodes: {tls: on}", "3: caches[0].nodes.tls: "),
-        (ALLOW + ENTRY % "nodes: {ca: /ca.crt}", "3: caches[0].nodes.ca: "),
-        (ALLOW + ENTRY % "nodes: {server_name: x}", "3: caches[0].nodes.server_name: "),
-        (ALLOW + ENTRY % "timeouts: {handshake: 5s}", "3: caches[0].timeouts.handshake: "),
         (ALLOW + STATIC % "rewrite: auto", "3: static[0].rewrite: "),
-        (ALLOW + STATIC % "clients: {tls: terminate}", "3: static[0].clients.tls: "),
-        (ALLOW + STATIC % "clients: {certificates: [dev1]}", "3: static[0].clients.certificates: "),
-        (ALLOW + STATIC % "nodes: {tls: on}", "3: static[0].nodes.tls: "),
-        (ALLOW + STATIC % "nodes: {ca: /ca.crt}", "3: static[0].nodes.ca: "),
-        (ALLOW + STATIC % "nodes: {server_name: x}", "3: static[0].nodes.server_name: "),
-        (ALLOW + STATIC % "timeouts: {handshake: 5s}", "3: static[0].timeouts.handshake: "),
     ],
 )
 def test_what_later_versions_do_is_refused_by_name(text: str, found: str) -> None:
@@ -61,12 +41,13 @@ def test_what_later_versions_do_is_refused_by_name(text: str, found: str) -> Non
     "text",
     [
         "tls: null",
-        "tls: {certificate: null, key: null, client_ca: null, crl: null, min_version: null}",
+        "tls: {certificate: /x.crt, key: /x.key, client_ca: null, crl: null}",
         "portal: {port: null, allow: null}",
         "rewrite: off",
         "rewrite:",
         "admin: {tls: false, allow: null, address: '::1'}",
         "clients: {certificates: null, tls: off}",
+        "clients: {certificates:}",
         "nodes: {ca: null, server_name: null, tls: off}",
         ALLOW + ENTRY % "rewrite: off, probe: null, clients: {certificates: null, tls: passthrough}, nodes: {ca: null}",
     ],
@@ -85,6 +66,13 @@ def test_what_asks_for_nothing_may_be_written(text: str) -> None:
         ("allow: 192.0.2.1", "1: allow: is an unknown key; did you mean clients.allow?"),
         ("aws: {drain: 1s}", "1: aws.drain: is an unknown key; did you mean timeouts.drain?"),
         ("rewrit: off", "1: rewrit: is an unknown key; did you mean rewrite?"),
+        ("tls: {cert: /x, certificate: /x, key: /x}", "1: tls.cert: is an unknown key; known here: certificate, key, "),
+        ("tls: {certificat: /x, key: /x}", "1: tls.certificat: is an unknown key; did you mean certificate?"),
+        ("clients: {client_ca: /x}", "1: clients.client_ca: is an unknown key; did you mean tls.client_ca?"),
+        ("clients: {certificate: /x}", "1: clients.certificate: is an unknown key; did you mean certificates?"),
+        ("crl: /x", "1: crl: is an unknown key; did you mean tls.crl?"),
+        ("tls_min_version: 1.3", "1: tls_min_version: is an unknown key; "),
+        (ALLOW + ENTRY % "tls: terminate", "3: caches[0].tls: is an unknown key; "),
         ("log: {colour: red}", "1: log.colour: is an unknown key; known here: format, level"),
         ("log: {on: true}", "1: log.on: is an unknown key; known here: format, level"),
         (ALLOW + ENTRY % "port: 1", "3: caches[0].port: is an unknown key; did you mean ports?"),
@@ -101,6 +89,7 @@ def test_an_unknown_key_is_named_with_the_one_that_was_meant(text: str, found: s
 
 
 def test_a_misspelt_key_is_the_only_thing_complained_of() -> None:
+    assert only_mistake(f"{ALLOW}static: [{{nam: a, port: 1, target: 'h:1'}}]").endswith("did you mean name?")
     said = only_mistake("clients: {alow: [198.51.100.27/32]}\ncaches: [{id: a, ports: 1-2}]")
     assert said == "1: clients.alow: is an unknown key; did you mean allow?"
 
@@ -130,6 +119,35 @@ def test_a_misspelt_key_is_the_only_thing_complained_of() -> None:
         ("timeouts: {connect: 0s}", "1: timeouts.connect: must be more than zero"),
         ("timeouts: {idle: 0s}", "1: timeouts.idle: must be more than zero"),
         ("timeouts: {keepalive: 500ms}", "1: timeouts.keepalive: must be between 1s and 9h"),
+        ("tls: true", "1: tls: must be a mapping (key: value)"),
+        ("tls: /x.crt", "1: tls: must be a mapping (key: value)"),
+        ("tls: [/x.crt, /x.key]", "1: tls: must be a mapping (key: value)"),
+        ("tls: {certificate: x.crt, key: /x.key}", "1: tls.certificate: must be the absolute path of a file, such as"),
+        ("tls:\n  certificate: /x.crt\n  key:", "3: tls.key: has no value: write the absolute path of a file, "),
+        ("tls: {certificate: /x.crt, key: /x.key, client_ca: x.crt}", "1: tls.client_ca: must be the absolute path"),
+        ("tls: {certificate: /x.crt, key: /x.key, client_ca: /x, crl: [/x]}", "1: tls.crl: must be the absolute path"),
+        ("tls: {certificate: /x.crt, key: /x.key, min_version: 1.1}", "1: tls.min_version: must be 1.2 or 1.3"),
+        ("tls: {certificate: /x.crt, key: /x.key, min_version: TLSv1.2}", "1: tls.min_version: must be 1.2 or 1.3"),
+        ("tls: {certificate: /x.crt, key: /x.key, min_version: null}", "1: tls.min_version: has no value: write 1.2"),
+        ("clients: {tls: on}", "1: clients.tls: must be terminate, off or passthrough"),
+        ("clients: {tls: true}", "1: clients.tls: must be terminate, off or passthrough"),
+        ("clients: {tls: null}", "1: clients.tls: has no value: write terminate, off or passthrough"),
+        ("clients: {certificates: []}", "1: clients.certificates: is empty: write at least one name"),
+        ("clients: {certificates: true}", "1: clients.certificates: must be text: put it in quotes"),
+        ("clients: {certificates: {a: b}}", "1: clients.certificates: must be a list"),
+        ("clients: {certificates: [dev1, '*']}", "1: clients.certificates[1]: is every name: leave the key out"),
+        ("nodes: {tls: passthrough}", "1: nodes.tls: must be auto, on or off"),
+        ("nodes: {tls: true}", "1: nodes.tls: must be auto, on or off"),
+        ("nodes: {ca: ca.crt}", "1: nodes.ca: must be the absolute path of a file"),
+        ("nodes: {server_name: 'https://x'}", "1: nodes.server_name: must be a host alone, without a scheme"),
+        ("nodes: {server_name: '*.example.com'}", "1: nodes.server_name: must be a DNS name or an IP address"),
+        ("timeouts: {handshake: 0s}", "1: timeouts.handshake: must be more than zero"),
+        ("timeouts: {handshake: null}", "1: timeouts.handshake: has no value: write a duration such as"),
+        ("timeouts: {handshake: 5}", "1: timeouts.handshake: has no unit: write 5s for seconds"),
+        (ALLOW + ENTRY % "clients: {tls: tls}", "3: caches[0].clients.tls: must be terminate, off or passthrough"),
+        (ALLOW + ENTRY % "nodes: {ca: x}", "3: caches[0].nodes.ca: must be the absolute path of a file"),
+        (ALLOW + STATIC % "nodes: {server_name: 'a b'}", "3: static[0].nodes.server_name: must be a DNS name or"),
+        (ALLOW + STATIC % "timeouts: {handshake: x}", "3: static[0].timeouts.handshake: must be a duration"),
         ("log: {level: loud}", "1: log.level: must be debug, info, warning or error"),
         ("log: {format: true}", "1: log.format: must be text or json"),
         ("resolver: [10.0.0.2, dns]", "1: resolver[1]: must be the IP address of a DNS server"),
@@ -157,6 +175,13 @@ def test_keys_that_must_be_there_are_named() -> None:
         "4: static[1]: name is missing",
         "4: static[1]: target is missing",
     ]
+
+
+def test_a_certificate_and_its_key_belong_together() -> None:
+    assert mistakes("tls: {}") == ["1: tls: certificate is missing", "1: tls: key is missing"]
+    assert mistakes("workers: 1\ntls:\n  certificate: /x.crt\n") == ["2: tls: key is missing"]
+    assert mistakes("tls: {key: /x.key, client_ca: /x.crt}") == ["1: tls: certificate is missing"]
+    assert load("tls:\n").tls is None
 
 
 def test_a_value_that_was_taken_out_is_not_called_missing() -> None:

@@ -132,11 +132,10 @@ def test_workers_are_a_number_or_auto() -> None:
 
 
 def test_a_choice_names_what_can_be_chosen() -> None:
-    tls = values.choice("off", "passthrough", later=("terminate",))
+    tls = values.choice("off", "passthrough")
     assert tls("off") == "off"
     assert refusal(tls, "on") == "must be off or passthrough"
     assert refusal(tls, False) == "must be off or passthrough"
-    assert refusal(tls, "terminate") == "terminate is not in this version of natproxy; write off or passthrough"
     assert refusal(values.choice("a", "b", "c"), "d") == "must be a, b or c"
 
 
@@ -188,6 +187,67 @@ def test_paths_are_absolute() -> None:
     for wrong in ("var/lib", "./x", "~/x", True):
         with pytest.raises(ValueError, match="must be an absolute path"):
             values.absolute_path(wrong)
+
+
+def test_files_are_named_by_their_paths_and_not_looked_for() -> None:
+    assert values.file_path("/nowhere/server.crt") == Path("/nowhere/server.crt")
+    assert values.file_path(Path("/a")) == Path("/a")
+    for wrong in ("server.crt", "~/server.crt", True, ["/a"]):
+        assert refusal(values.file_path, wrong) == (
+            "must be the absolute path of a file, such as /etc/natproxy/tls/server.crt"
+        )
+    assert refusal(values.file_path, None).startswith("has no value: write the absolute path of a file")
+
+
+def test_a_key_in_the_place_of_its_path_is_not_repeated() -> None:
+    said = refusal(values.file_path, "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n")
+    assert said.endswith("such as /etc/natproxy/tls/server.crt: what is in the file does not belong here")
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dev1",
+        "007",
+        "J\u00fcrgen M\u00fcller (web)",
+        "ci.example.com",
+        "*.ci.example.com",
+        "*.internal",
+        "spiffe://example.com/ns/dev/sa/web",
+        "urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+        "x" * 2048,
+    ],
+)
+def test_names_in_certificates(name: str) -> None:
+    assert values.certificate_name(name) == name
+    assert values.certificate_name("*.ci.example.com.") == "*.ci.example.com"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("*", "is every name: leave the key out for every certificate that tls.client_ca vouches for"),
+        ("*.", "must have its asterisk for the first label"),
+        ("*ci.example.com", "must have its asterisk for the first label"),
+        ("dev*", "must have its asterisk for the first label"),
+        ("dev.*.example.com", "must have its asterisk for the first label"),
+        ("*.*.example.com", "must have its asterisk for the first label"),
+        ("*..example.com", "must have its asterisk for the first label"),
+        ("*.-x.example.com", "must have its asterisk for the first label"),
+        ("spiffe://example.com/*", "must have its asterisk for the first label"),
+        (" dev1", "must be a name without a space before or after it"),
+        ("dev1\u00a0", "must be a name without a space before or after it"),
+        ("x" * 2049, "must be a name of at most 2048 characters"),
+        ("", "has no value: write a name in a certificate"),
+        (None, "has no value: write a name in a certificate"),
+        (True, "must be text: put it in quotes"),
+        (["dev1"], "must be a name in a certificate, such as dev1"),
+        ({"CN": "dev1"}, "must be a name in a certificate, such as dev1"),
+    ],
+)
+def test_what_is_no_name_in_a_certificate(name: object, words: str) -> None:
+    assert refusal(values.certificate_name, name).startswith(words)
 
 
 def test_regions_and_roles() -> None:
