@@ -165,15 +165,33 @@ def dial_addresses(route: Route, book: Mapping[str, Addresses], now: float) -> t
     answer, since a lagging resolver may have given that. Names that rotate by nature are dialled by their newest answer
     only: an address that left a reader may have become the primary.
     """
+    return tuple(_dialled(route, book, now))
+
+
+def certificate_names(route: Route, book: Mapping[str, Addresses], now: float) -> tuple[str, ...]:
+    """Return, for each of ``dial_addresses``, what the certificate there must name; nothing where no TLS is spoken.
+
+    That is the route's ``server_name``, else the host name that the address was found under (the first of several),
+    also where it comes from that name's last good answer.
+    """
+    if route.node_tls != "on":
+        return ()
+    hosts = _dialled(route, book, now).values()
+    return tuple(hosts) if route.server_name is None else (route.server_name,) * len(hosts)
+
+
+def _dialled(route: Route, book: Mapping[str, Addresses], now: float) -> dict[Address, str]:
+    """Return what to dial, best first, each with the host name it was found under."""
     comes_and_goes = route.key.kind in {Kind.NODE, Kind.STATIC} and not always_rotates(route.key.kind, route.mode)
-    found: dict[Address, None] = {}
+    found: dict[Address, str] = {}
     for name in _names(route):
         known = book.get(name.host, Addresses())
         ips = list(known.current)
         if comes_and_goes:
             ips += sorted(usable(known, now, always_rotates=False) - {*ips}, key=_numeric)
-        found.update(dict.fromkeys(Address(ip, name.port) for ip in ips))
-    return tuple(found)
+        for ip in ips:
+            found.setdefault(Address(ip, name.port), name.host)
+    return found
 
 
 def _names(route: Route) -> tuple[Endpoint, ...]:

@@ -24,11 +24,14 @@ def plan_changes(current: Mapping[int, Route], desired: Iterable[Route]) -> Plan
     )
 
 
-def ends_connections(old: Route, new: Route) -> bool:
+def ends_connections(old: Route, new: Route, *, is_reload: bool) -> bool:
     """Tell whether live connections of a retargeted port are drained: another key, TLS mode, or static target.
 
-    A discovered target is AWS's to change: there the address sets decide, see ``endings``. All else (limits, timeouts,
-    fallbacks) holds for new connections, and who may connect is looked at for each client.
+    A discovered target is AWS's to change: there the address sets decide, see ``endings``. So is what a cache accepts:
+    one that begins to take TLS still takes what is open, and one that ends it does so by itself. All else (limits,
+    timeouts, fallbacks, who vouches for the node) holds for new connections, and who may connect is looked at for each
+    client.
     """
     is_moved = old.key.kind is Kind.STATIC and old.target != new.target
-    return is_moved or (old.key, old.client_tls, old.node_tls) != (new.key, new.client_tls, new.node_tls)
+    has_other_mode = old.client_tls != new.client_tls or (is_reload and old.node_tls != new.node_tls)
+    return is_moved or old.key != new.key or has_other_mode

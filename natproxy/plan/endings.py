@@ -20,6 +20,7 @@ the daemon stops                                            in `stop`   stopped
 a name that rotates (reader, configuration, serverless)     kept
 has been without the address for however long
 an answer was empty, partial or failed                      kept
+AWS says that a cache takes TLS now, or takes it no more    kept
 a reload left the route as it was                           kept
 ==========================================================  ==========  ==================
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 from natproxy.config import CacheEntry, Config, StaticEntry
 from natproxy.model import (
@@ -12,6 +13,7 @@ from natproxy.model import (
     Kind,
     Limits,
     Mode,
+    Network,
     Node,
     NodeId,
     NodeTls,
@@ -24,8 +26,8 @@ from natproxy.model import (
 from natproxy.plan.ports import natural_key, wanted_keys
 
 TLS_REQUIRED = (
-    "the cache requires TLS, which natproxy cannot add in this version; "
-    "write clients: {tls: passthrough} so that clients speak TLS to the node themselves"
+    "the cache requires TLS, and nodes.tls: off keeps natproxy from speaking it; leave nodes.tls out, "
+    "or write clients: {tls: passthrough} so that clients speak TLS to the node themselves"
 )
 NO_PORT_YET = "no port has been assigned to it yet"
 
@@ -54,7 +56,7 @@ def desired_routes(config: Config, snapshot: Snapshot, portmap: PortMap, errors:
     endpoint yet gets its route, with no target.
     """
     ports = {entry.key: entry.port for entry in portmap.entries}
-    routes = {static.port: _static_route(static) for static in config.static}
+    routes = {static.port: _static_route(config, static) for static in config.static}
     unplaced: list[Unplaced] = []
     for cache in snapshot.caches:
         entry = config.caches[cache.entry]
@@ -64,7 +66,7 @@ def desired_routes(config: Config, snapshot: Snapshot, portmap: PortMap, errors:
             if key in errors or port is None or port in routes:
                 unplaced.append(Unplaced(key, errors.get(key, NO_PORT_YET)))
             else:
-                routes[port] = _cache_route(port, key, targets[key], cache, entry)
+                routes[port] = _cache_route(config, port, key, targets[key], cache)
     return Desired(tuple(routes[port] for port in sorted(routes)), tuple(unplaced))
 
 
@@ -91,46 +93,79 @@ def _targets(cache: Cache) -> dict[RouteKey, Endpoint | None]:
     return {**nodes, **endpoints}
 
 
-def _cache_route(port: int, key: RouteKey, target: Endpoint | None, cache: Cache, entry: CacheEntry) -> Route:
-    must_add_tls = cache.tls is NodeTls.REQUIRED and entry.clients.tls == "off" and entry.nodes.tls == "auto"
+def _node_tls(told: NodeTls, entry: CacheEntry | StaticEntry) -> str:
+    """Return what natproxy speaks to the node, off or on, where AWS tells ``told`` of its cache.
+
+    A cache that takes either gets TLS, unless the config says otherwise. Where the client's own TLS passes through,
+    natproxy speaks none itself.
+    """
+    if entry.clients.tls == "passthrough":
+        return "off"
+    if entry.nodes.tls == "auto":
+        return "off" if told is NodeTls.OFF else "on"
+    return entry.nodes.tls
+
+
+def _cache_route(config: Config, port: int, key: RouteKey, target: Endpoint | None, cache: Cache) -> Route:
+    entry = config.caches[cache.entry]
+    is_refused = cache.tls is NodeTls.REQUIRED and entry.nodes.tls == "off" and entry.clients.tls != "passthrough"
     return Route(
         port=port,
         key=key,
         target=target,
         mode=cache.mode,
         fallback=_node_endpoints(cache.nodes) if key.kind is Kind.CONFIGURATION else (),
-        allow=entry.clients.allow,
-        client_tls=entry.clients.tls,
-        node_tls="on" if must_add_tls else "off",
-        limits=_limits(entry),
         limit_group=_group(entry) if entry.has_own_limits else "",
-        max_connections=entry.clients.max_connections,
-        max_connections_per_client=entry.clients.max_connections_per_client,
-        error=TLS_REQUIRED if must_add_tls else None,
+        error=TLS_REQUIRED if is_refused else None,
+        **_terms(config, entry, _node_tls(cache.tls, entry)),
     )
 
 
-def _static_route(static: StaticEntry) -> Route:
+def _static_route(config: Config, static: StaticEntry) -> Route:
     return Route(
         port=static.port,
         key=RouteKey(static.name, Kind.STATIC),
         target=static.target,
         mode=Mode.STATIC,
-        allow=static.clients.allow,
-        client_tls=static.clients.tls,
-        limits=_limits(static),
         limit_group=static.name if static.has_own_limits else "",
-        max_connections=static.clients.max_connections,
-        max_connections_per_client=static.clients.max_connections_per_client,
+        **_terms(config, static, _node_tls(NodeTls.OFF, static)),
     )
 
 
-def _limits(entry: CacheEntry | StaticEntry) -> Limits:
-    return Limits(
-        connect_seconds=entry.timeouts.connect,
-        idle_seconds=entry.timeouts.idle,
-        keepalive_seconds=entry.timeouts.keepalive,
-        drain_seconds=entry.timeouts.drain,
+class _Terms(TypedDict):
+    """What an entry says of all its routes alike, by the names of Route's fields."""
+
+    allow: tuple[Network, ...] | None
+    client_tls: str
+    certificates: tuple[str, ...] | None
+    node_tls: str
+    node_ca: str
+    server_name: str | None
+    limits: Limits
+    max_connections: int
+    max_connections_per_client: int
+
+
+def _terms(config: Config, entry: CacheEntry | StaticEntry, spoken: str) -> _Terms:
+    """Return what the entry says, and of TLS only what matters where ``spoken`` is what the node is spoken to in."""
+    clients, nodes, timeouts = entry.clients, entry.nodes, entry.timeouts
+    is_tls = spoken == "on"
+    return _Terms(
+        allow=clients.allow,
+        client_tls=clients.tls,
+        certificates=clients.certificates if config.demands_certificate(entry) else None,
+        node_tls=spoken,
+        node_ca=str(nodes.ca) if is_tls and nodes.ca is not None else "",
+        server_name=nodes.server_name if is_tls else None,
+        limits=Limits(
+            connect_seconds=timeouts.connect,
+            handshake_seconds=timeouts.handshake,
+            idle_seconds=timeouts.idle,
+            keepalive_seconds=timeouts.keepalive,
+            drain_seconds=timeouts.drain,
+        ),
+        max_connections=clients.max_connections,
+        max_connections_per_client=clients.max_connections_per_client,
     )
 
 

@@ -11,6 +11,7 @@ from natproxy.plan.addresses import (
     MOST_ADDRESSES,
     Addresses,
     always_rotates,
+    certificate_names,
     dial_addresses,
     membership,
     observe,
@@ -268,3 +269,34 @@ class TestDialAddresses:
         for kind in Kind:
             one = route(kind, fallback=(Endpoint("n1", 6379),))
             assert all(membership(one, names, address, 10.0).is_current for address in dial_addresses(one, names, 10.0))
+
+
+class TestCertificateNames:
+    def test_each_address_must_show_a_certificate_for_the_name_it_was_found_under(self) -> None:
+        one = route(Kind.CONFIGURATION, fallback=(Endpoint("n1", 6379), Endpoint("n2", 6380)), node_tls="on")
+        names = book(target=[B], n1=[A, B], n2=[B])
+        assert dict(zip(dial_addresses(one, names, 0.0), certificate_names(one, names, 0.0), strict=True)) == {
+            Address(B, 6379): "target",
+            Address(A, 6379): "n1",
+            Address(B, 6380): "n2",
+        }
+
+    def test_a_server_name_stands_for_all(self) -> None:
+        one = route(Kind.CONFIGURATION, fallback=(Endpoint("n1", 6379),), node_tls="on", server_name="cache.example")
+        assert certificate_names(one, book(target=[A], n1=[B]), 0.0) == ("cache.example", "cache.example")
+
+    @pytest.mark.parametrize("server_name", [None, "cache.example"])
+    def test_nothing_is_asked_for_where_no_tls_is_spoken(self, server_name: str | None) -> None:
+        assert certificate_names(route(server_name=server_name), book(target=[A]), 0.0) == ()
+
+    def test_a_name_that_answers_no_more_still_counts_for_its_last_addresses(self) -> None:
+        known = observe(observed((0.0, A)), (), 600.0, always_rotates=False)
+        assert certificate_names(route(node_tls="on"), {"target": known}, 600.0) == ("target",)
+
+    @pytest.mark.parametrize("kind", list(Kind))
+    def test_there_is_one_for_each_address(self, kind: Kind) -> None:
+        names = {"target": observed((0.0, A), (5.0, B), (10.0, A)), "n1": answered(C, A)}
+        for fallback in ((), (Endpoint("n1", 6379), Endpoint("n1", 6380))):
+            one = route(kind, fallback=fallback, node_tls="on")
+            assert len(certificate_names(one, names, 10.0)) == len(dial_addresses(one, names, 10.0))
+        assert certificate_names(route(kind, node_tls="on"), {}, 10.0) == ()

@@ -122,7 +122,11 @@ def test_a_plan_applied_in_part_and_planned_again_converges(
     [
         ({}, False),
         ({"client_tls": "passthrough"}, True),
+        ({"client_tls": "terminate"}, True),
         ({"node_tls": "on"}, True),
+        ({"node_ca": "/tls/nodes.crt"}, False),
+        ({"server_name": "node.example"}, False),
+        ({"certificates": ("dev1",)}, False),
         ({"key": RouteKey("other", Kind.NODE, NodeId("o-001", "0001"))}, True),
         ({"target": Endpoint("renamed-by-aws", 6379)}, False),
         ({"target": None}, False),
@@ -133,9 +137,21 @@ def test_a_plan_applied_in_part_and_planned_again_converges(
     ],
 )
 def test_what_about_a_retargeted_route_ends_its_connections(change: dict[str, Any], expected: bool) -> None:
-    assert ends_connections(route(), route(**change)) is expected
+    assert ends_connections(route(), route(**change), is_reload=True) is expected
+
+
+@pytest.mark.parametrize(("before", "after"), [("off", "on"), ("on", "off")])
+def test_what_aws_says_a_cache_accepts_ends_nothing(before: str, after: str) -> None:
+    """Who is connected is, until the node itself ends it: a cache that begins to take TLS takes both for a while."""
+    assert not ends_connections(route(node_tls=before), route(node_tls=after), is_reload=False)
+
+
+@pytest.mark.parametrize("is_reload", [True, False])
+def test_another_key_on_the_port_ends_connections_whoever_brings_it(*, is_reload: bool) -> None:
+    other = route(key=RouteKey("other", Kind.NODE, NodeId("o-001", "0001")))
+    assert ends_connections(route(), other, is_reload=is_reload)
 
 
 def test_a_static_routes_new_target_ends_its_connections() -> None:
     old = route(Kind.STATIC, Mode.STATIC)
-    assert ends_connections(old, dataclasses.replace(old, target=Endpoint("new", 6379)))
+    assert ends_connections(old, dataclasses.replace(old, target=Endpoint("new", 6379)), is_reload=True)

@@ -124,7 +124,10 @@ clients: {allow: [198.51.100.27/32], max_connections: 1000}
 timeouts: {connect: 1s, idle: 2m, keepalive: 20s, drain: 10s}
 caches:
   - {id: a, ports: 1001-1009}
-  - {id: b, ports: 2001-2009, clients: {allow: [10.0.0.0/8], max_connections_per_client: 7}, timeouts: {drain: 1s}}
+  - id: b
+    ports: 2001-2009
+    clients: {allow: [10.0.0.0/8], max_connections_per_client: 7}
+    timeouts: {drain: 1s, handshake: 9s}
   - {tags: {Team: x, Environment: dev}, ports: 3001-3009, clients: {max_connections: 5}}
 static:
   - {name: s, port: 4001, target: "s.internal:1", timeouts: {idle: 9s}}
@@ -138,11 +141,11 @@ PRIVATE = (ipaddress.ip_network("10.0.0.0/8"),)
 @pytest.mark.parametrize(
     ("port", "expected"),
     [
-        (1001, (Limits(1.0, 120.0, 20.0, 10.0), LAPTOP, "", 1000, 512)),
-        (2001, (Limits(1.0, 120.0, 20.0, 1.0), PRIVATE, "b", 1000, 7)),
-        (3001, (Limits(1.0, 120.0, 20.0, 10.0), LAPTOP, "Environment=dev,Team=x", 5, 512)),
-        (4001, (Limits(1.0, 9.0, 20.0, 10.0), LAPTOP, "", 1000, 512)),
-        (4002, (Limits(1.0, 120.0, 20.0, 10.0), LAPTOP, "t", 3, 512)),
+        (1001, (Limits(1.0, 5.0, 120.0, 20.0, 10.0), LAPTOP, "", 1000, 512)),
+        (2001, (Limits(1.0, 9.0, 120.0, 20.0, 1.0), PRIVATE, "b", 1000, 7)),
+        (3001, (Limits(1.0, 5.0, 120.0, 20.0, 10.0), LAPTOP, "Environment=dev,Team=x", 5, 512)),
+        (4001, (Limits(1.0, 5.0, 9.0, 20.0, 10.0), LAPTOP, "", 1000, 512)),
+        (4002, (Limits(1.0, 5.0, 120.0, 20.0, 10.0), LAPTOP, "t", 3, 512)),
     ],
 )
 def test_an_entrys_own_values_count_before_the_global_ones(port: int, expected: tuple[object, ...]) -> None:
@@ -157,32 +160,108 @@ def test_an_entrys_own_values_count_before_the_global_ones(port: int, expected: 
     ) == expected
 
 
+TLS_FILES = "tls: {certificate: /tls/server.crt, key: /tls/server.key}\n"
+CLIENT_CA = "tls: {certificate: /tls/server.crt, key: /tls/server.key, client_ca: /tls/clients.crt}\n"
+ON, OFF, ERROR = ("on", None), ("off", None), ("off", TLS_REQUIRED)
+
+
+@pytest.mark.parametrize("clients", ["off", "terminate", "passthrough"])
 @pytest.mark.parametrize(
-    ("tls", "more", "error", "node_tls"),
+    ("told", "nodes", "expected"),
     [
-        (NodeTls.OFF, "", None, "off"),
-        (NodeTls.PREFERRED, "", None, "off"),
-        (NodeTls.REQUIRED, "", TLS_REQUIRED, "on"),
-        (NodeTls.REQUIRED, ", clients: {tls: passthrough}", None, "off"),
-        (NodeTls.REQUIRED, ", nodes: {tls: off}", None, "off"),
-        (NodeTls.PREFERRED, ", clients: {tls: passthrough}", None, "off"),
+        (NodeTls.OFF, "auto", OFF),
+        (NodeTls.OFF, "on", ON),
+        (NodeTls.OFF, "off", OFF),
+        (NodeTls.PREFERRED, "auto", ON),
+        (NodeTls.PREFERRED, "on", ON),
+        (NodeTls.PREFERRED, "off", OFF),
+        (NodeTls.REQUIRED, "auto", ON),
+        (NodeTls.REQUIRED, "on", ON),
+        (NodeTls.REQUIRED, "off", ERROR),
     ],
 )
-def test_a_cache_that_requires_tls_cannot_be_served_in_the_clear(
-    tls: NodeTls, more: str, error: str | None, node_tls: str
+def test_what_each_side_speaks(clients: str, told: NodeTls, nodes: str, expected: tuple[str, str | None]) -> None:
+    """What AWS says, nodes.tls and clients.tls, in every combination. What passes through natproxy leaves alone."""
+    own = f"clients: {{tls: {clients}}}" + ("" if clients == "passthrough" else f", nodes: {{tls: {nodes}}}")
+    common = f"nodes: {{tls: {nodes}}}\n" if clients == "passthrough" else ""
+    text = ALLOW + TLS_FILES + common + f"caches: [{{id: my-redis, ports: 6379-6388, {own}}}]"
+    routes = by_port(desired(text, redis(tls=told))).values()
+    assert len(routes) == 5
+    for one in routes:
+        assert (one.client_tls, one.node_tls, one.error) == (clients, *(OFF if clients == "passthrough" else expected))
+
+
+@pytest.mark.parametrize(
+    ("clients", "nodes", "expected"),
+    [
+        (clients, nodes, ("on" if nodes == "on" and clients != "passthrough" else "off"))
+        for clients in ("off", "terminate", "passthrough")
+        for nodes in ("auto", "on", "off")
+    ],
+)
+def test_what_each_side_of_a_static_route_speaks(clients: str, nodes: str, expected: str) -> None:
+    text = (
+        ALLOW + TLS_FILES + f"nodes: {{tls: {nodes}}}\n"
+        f"static: [{{name: s, port: 6490, target: 's.internal:1', clients: {{tls: {clients}}}}}]"
+    )
+    one = by_port(desired(text))[6490]
+    assert (one.client_tls, one.node_tls, one.error) == (clients, expected, None)
+
+
+def test_the_reason_names_the_ways_out() -> None:
+    assert "leave nodes.tls out" in TLS_REQUIRED
+    assert "clients: {tls: passthrough}" in TLS_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ("", ("off", "", None)),
+        ("nodes: {ca: /tls/nodes.crt, server_name: n.example}", ("off", "", None)),
+        ("nodes: {tls: on}", ("on", "", None)),
+        ("nodes: {tls: on, ca: /tls/nodes.crt}", ("on", "/tls/nodes.crt", None)),
+        ("nodes: {tls: on, server_name: n.example}", ("on", "", "n.example")),
+    ],
+)
+def test_who_vouches_for_a_node_matters_only_where_tls_is_spoken_to_it(
+    own: str, expected: tuple[str, str, str | None]
 ) -> None:
-    text = ALLOW + f"caches: [{{id: my-redis, ports: 6379-6388{more}}}]"
-    for one in by_port(desired(text, redis(tls=tls))).values():
-        assert (one.error, one.node_tls) == (error, node_tls)
-        assert one.client_tls == ("passthrough" if "passthrough" in more else "off")
+    for scope in ("", "nothing of its own"):
+        mine = f", {own}" if own and not scope else ""
+        text = ALLOW + (f"{own}\n" if scope else "")
+        text += f"caches: [{{id: my-redis, ports: 6379-6388{mine}}}]\n"
+        text += f"static: [{{name: s, port: 6490, target: 's.internal:1'{mine}}}]"
+        for one in by_port(desired(text, redis())).values():
+            assert (one.node_tls, one.node_ca, one.server_name) == expected
+
+
+class TestClientCertificates:
+    def test_any_that_the_ca_vouches_for_and_then_from_everywhere(self) -> None:
+        one = by_port(desired(CLIENT_CA + "caches: [{id: my-redis, ports: 6379-6388}]", redis()))[6379]
+        assert (one.client_tls, one.certificates, one.allow) == ("terminate", None, None)
+
+    def test_only_those_named_and_from_where_it_is_written(self) -> None:
+        clients = "clients: {allow: [198.51.100.27/32], certificates: [dev1, '*.ci.example.com']}\n"
+        one = by_port(desired(CLIENT_CA + clients + "caches: [{id: my-redis, ports: 6379-6388}]", redis()))[6379]
+        assert (one.certificates, one.allow) == (("dev1", "*.ci.example.com"), LAPTOP)
+
+    def test_each_entry_has_its_own(self) -> None:
+        text = CLIENT_CA + (
+            "clients: {certificates: dev1}\n"
+            "caches:\n"
+            "  - {id: my-redis, ports: 6379-6388, clients: {certificates: [dev2]}}\n"
+            "  - {id: other, ports: 6389-6398}\n"
+        )
+        routes = by_port(desired(text, redis(), redis("other", entry=1)))
+        assert (routes[6379].certificates, routes[6389].certificates) == (("dev2",), ("dev1",))
 
 
 def test_serverless_requires_tls() -> None:
-    text = ALLOW + "caches: [{id: my-serverless, ports: 6379-6380, clients: {tls: passthrough}}]"
+    text = ALLOW + "caches: [{id: my-serverless, ports: 6379-6380}]"
     routes = by_port(desired(text, serverless()))
-    assert {one.key.kind: (port, one.target, one.fallback, one.error) for port, one in routes.items()} == {
-        Kind.PRIMARY: (6379, Endpoint(host("my-serverless.serverless"), 6379), (), None),
-        Kind.READER: (6380, Endpoint(host("my-serverless.serverless"), 6380), (), None),
+    assert {one.key.kind: (port, one.target, one.fallback, one.node_tls) for port, one in routes.items()} == {
+        Kind.PRIMARY: (6379, Endpoint(host("my-serverless.serverless"), 6379), (), "on"),
+        Kind.READER: (6380, Endpoint(host("my-serverless.serverless"), 6380), (), "on"),
     }
 
 
