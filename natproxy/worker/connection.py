@@ -1,19 +1,32 @@
-"""One client's connection from accept to outcome. I/O: dials the node and hands both sockets to a relay."""
+"""One client's connection from accept to outcome. I/O: dials the node and hands both sockets to a relay.
+
+accept -> handshake with the client, and who it is -> dial -> handshake with the node -> relay. What the route does not
+ask for is left out; no node is dialled for a client that has not been let in.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from natproxy.errors import unforeseen
-from natproxy.model import Address, Outcome
+from natproxy.errors import TlsError, unforeseen
+from natproxy.model import Address, HandshakeFailure, Outcome
+from natproxy.worker.credentials import Shown
 from natproxy.worker.dial import Dial
-from natproxy.worker.liveness import close_by_reset
+from natproxy.worker.handshake import Handshake, TlsEnd
+from natproxy.worker.liveness import acknowledge, close_by_reset
 from natproxy.worker.loop import OUT, READ
 from natproxy.worker.relay import Relay
 
 if TYPE_CHECKING:
     from natproxy.worker.listener import Port
+
+_BY_FAILURE = {
+    HandshakeFailure.REVOKED: Outcome.REVOKED,
+    HandshakeFailure.NOT_ALLOWED: Outcome.CERTIFICATE_NOT_ALLOWED,
+}
 
 
 class Connection:
@@ -21,8 +34,14 @@ class Connection:
 
     __slots__ = (
         "_client",
+        "_client_end",
         "_client_is_readable",
         "_dial",
+        "_dial_started",
+        "_handshake",
+        "_is_greeting",
+        "_names",
+        "_node",
         "address",
         "client_ip",
         "client_port",
@@ -30,12 +49,16 @@ class Connection:
         "counted_node_bytes",
         "due_at",
         "due_outcome",
+        "is_live",
         "is_over",
         "last_active",
         "limit_group",
+        "node_name",
         "port",
         "relay",
+        "shown",
         "started",
+        "tls_versions",
     )
 
     def __init__(self, port: Port, client: socket.socket, ip: str, client_port: int, limit_group: str) -> None:
@@ -47,6 +70,14 @@ class Connection:
         self.last_active = self.started
         self.address: Address | None = None
         """What the node's socket is connected to."""
+        self.node_name: str | None = None
+        """What the certificate there must name; None where TLS is not spoken to the node."""
+        self.is_live = False
+        """Counted among the live connections to ``address``."""
+        self.shown: Shown | None = None
+        """The client's certificate."""
+        self.tls_versions = ("", "")
+        """What is spoken with the client, and with the node."""
         self.relay: Relay | None = None
         self.due_at: float | None = None
         """When this connection is to be closed, if it has not ended by then."""
@@ -57,22 +88,42 @@ class Connection:
         """What the port's counters know of already."""
         self._client: socket.socket | None = client
         self._client_is_readable = False
+        self._client_end: TlsEnd | None = None
+        self._is_greeting = False
+        """Counted among the handshakes with clients."""
+        self._handshake: Handshake | None = None
         self._dial: Dial | None = None
+        self._dial_started = 0.0
+        self._names: Mapping[Address, str] = {}
+        """What the certificates of the addresses must name, as of the dial's beginning."""
+        self._node: tuple[socket.socket, bool] | None = None
+        """The node's socket while TLS is agreed upon there, and whether it had spoken by then."""
 
     def start(self) -> None:
-        """Watch the client and dial the node."""
+        """Watch the client, and take the first step."""
         port = self.port
         if (client := self._client) is None:
             return
         port.loop.watch(client.fileno(), READ, self)
-        self._dial = Dial(
+        if port.serve.client_tls != "terminate":
+            self._dial_node()
+            return
+        worker = port.worker
+        context = worker.credentials.server()
+        if context is None:
+            self._client_greeted(None, HandshakeFailure.INTERNAL, "no certificate is loaded")
+            return
+        self._is_greeting = True
+        worker.handshakes.begun(self.client_ip)
+        self._handshake = Handshake(
             port.loop,
-            port.addresses_in_order(),
-            port.serve.connect_seconds,
-            port.serve.keepalive_seconds,
-            self._dialled,
+            worker.handshakes,
+            client,
+            context,
+            self._client_greeted,
+            seconds=port.serve.handshake_seconds,
         )
-        self._dial.start()
+        self._handshake.start()
 
     def ready(self, events: int) -> None:
         """Mind the client while the node is being dialled: its bytes wait in the kernel, its reset ends the dial."""
@@ -87,27 +138,140 @@ class Connection:
         """End the connection: its own code failed."""
         self.end(Outcome.INTERNAL, unforeseen(error))
 
+    # The client's handshake.
+
+    def _client_greeted(self, end: TlsEnd | None, failure: HandshakeFailure | None, detail: str) -> None:
+        port, client = self.port, self._client
+        self._handshake_over()
+        if end is not None and failure is None:
+            failure, detail = self._who_is_there(end)
+        elif end is not None:
+            with contextlib.suppress(TlsError):
+                self.shown = port.worker.credentials.shown_in_vain(end.tls)
+        port.counts.shaken("client", failure)
+        if end is None or client is None or failure is not None:
+            failure = failure or HandshakeFailure.INTERNAL
+            self.end(_BY_FAILURE.get(failure, Outcome.CLIENT_HANDSHAKE), f"{failure}: {detail}" if detail else failure)
+            return
+        port.worker.session_begun("client", end.tls)
+        self.tls_versions = (end.tls.version() or "", "")
+        self._client_end = end
+        if port.worker.credentials.demands_certificate:
+            # Without a ticket nothing goes back that would carry the ACK, and the first command would wait for it.
+            acknowledge(client)
+        port.loop.hand_over(client.fileno(), self)
+        self._dial_node()
+
+    def _who_is_there(self, end: TlsEnd) -> tuple[HandshakeFailure | None, str]:
+        credentials = self.port.worker.credentials
+        try:
+            self.shown = credentials.shown(end.tls)
+            return credentials.verdict_of_handshake(self.shown, self.port.serve.certificates) or (None, "")
+        except TlsError as error:
+            return HandshakeFailure.BAD_CERTIFICATE, str(error)
+
+    def _handshake_over(self) -> None:
+        self._handshake = None
+        if self._is_greeting:
+            self._is_greeting = False
+            self.port.worker.handshakes.ended(self.client_ip)
+
+    # The node.
+
+    def _dial_node(self) -> None:
+        port = self.port
+        self._dial_started = port.loop.now
+        self._names = port.names
+        self._dial = Dial(
+            port.loop,
+            port.addresses_in_order(),
+            port.serve.connect_seconds,
+            port.serve.keepalive_seconds,
+            self._dialled,
+        )
+        self._dial.start()
+
     def _dialled(self, node: socket.socket | None, address: Address | None, outcome: Outcome, detail: str) -> None:
         port = self.port
         dial, self._dial = self._dial, None
-        client = self._client
         if dial is not None:
             for failed in dial.failed:
                 port.avoid(failed)
-        if node is None or address is None or client is None or dial is None:
-            self.address = address
+        self.address = address or self.address
+        if node is None or address is None or dial is None:
             port.dial_failed(outcome, detail)
             self.end(outcome, detail)
             return
-        self.address = address
-        self._client = None
-        port.dial_succeeded(self, port.loop.now - self.started)
-        self.relay = Relay(port.loop, client, node, self._relay_ended)
-        self.relay.start(client_is_readable=self._client_is_readable, node_is_readable=dial.is_readable)
+        self.is_live = True
+        port.dial_succeeded(address, port.loop.now - self._dial_started)
+        self._node = (node, dial.is_readable)
+        if port.serve.node_tls:
+            self._greet_node(node, address)
+        else:
+            self._join(None)
+
+    def _greet_node(self, node: socket.socket, address: Address) -> None:
+        port, worker = self.port, self.port.worker
+        self.node_name = name = self._names.get(address)
+        if name is None:
+            self._node_greeted(None, HandshakeFailure.INTERNAL, "the route has come to speak TLS in the meantime")
+            return
+        try:
+            context = worker.credentials.node(port.serve.node_ca)
+            self._handshake = Handshake(
+                port.loop,
+                worker.handshakes,
+                node,
+                context,
+                self._node_greeted,
+                seconds=port.serve.handshake_seconds,
+                name=name,
+                session=port.sessions.find(context, address, name),
+                is_armed=True,
+            )
+        except (TlsError, ValueError) as error:  # ValueError: no name that a certificate could have
+            self._node_greeted(None, HandshakeFailure.INTERNAL, str(error))
+            return
+        self._handshake.start()
+
+    def _node_greeted(self, end: TlsEnd | None, failure: HandshakeFailure | None, detail: str) -> None:
+        port, address = self.port, self.address
+        self._handshake = None
+        port.counts.shaken("node", failure)
+        if end is None or address is None or self.node_name is None or failure is not None:
+            port.sessions.drop(address)
+            if address is not None:
+                port.avoid(address)
+            detail = f"{failure}: {address} as {self.node_name}: {detail}"
+            port.dial_failed(Outcome.NODE_HANDSHAKE, detail)
+            self.end(Outcome.NODE_HANDSHAKE, detail)
+            return
+        port.worker.session_begun("node", end.tls)
+        port.sessions.keep(end.tls, address, self.node_name)
+        self.tls_versions = (self.tls_versions[0], end.tls.version() or "")
+        self._join(end)
+
+    def _join(self, node_end: TlsEnd | None) -> None:
+        port, client = self.port, self._client
+        if client is None or self._node is None:
+            return
+        node, node_is_readable = self._node
+        client_end = self._client_end
+        self._client = self._client_end = self._node = None
+        port.node_reached()
+        self.relay = Relay(port.loop, client, node, self._relay_ended, client_tls=client_end, node_tls=node_end)
+        self.relay.client.is_strange = port.serve.sniffs
+        self.relay.start(client_is_readable=self._client_is_readable, node_is_readable=node_is_readable)
+
+    # The end.
 
     def _relay_ended(self, outcome: Outcome, detail: str) -> None:
         self.is_over = True
         self.port.forget(self, outcome, detail)
+
+    def end_by(self, failure: HandshakeFailure, detail: str) -> None:
+        """Close at once: the client's certificate does not let it in any more."""
+        self.end(_BY_FAILURE.get(failure, Outcome.CERTIFICATE_NOT_ALLOWED), detail)
 
     def end(self, outcome: Outcome, detail: str = "") -> None:
         """Close everything at once. Harmless when already over."""
@@ -117,11 +281,19 @@ class Connection:
             self.relay.end(outcome, detail)
             return
         self.is_over = True
+        if self._handshake is not None:
+            self._handshake.cancel()
+        self._handshake_over()
         if self._dial is not None:
             self._dial.cancel()
             self._dial = None
+        loop = self.port.loop
+        if self._node is not None:
+            loop.forget(self._node[0].fileno())
+            close_by_reset(self._node[0])
+            self._node = None
         if self._client is not None:
-            self.port.loop.forget(self._client.fileno())
+            loop.forget(self._client.fileno())
             if outcome is Outcome.NODE_RESET:
                 close_by_reset(self._client)
             else:

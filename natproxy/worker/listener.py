@@ -11,17 +11,22 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from natproxy.messages import DIAL_BUCKETS, FinishedConnection, RouteCounts, Serve
-from natproxy.model import Address, Outcome
+from natproxy.model import Address, HandshakeFailure, Outcome
 from natproxy.worker.access import AllowList, plain_ip
 from natproxy.worker.connection import Connection
 from natproxy.worker.liveness import set_up_socket
 from natproxy.worker.loop import Loop
+from natproxy.worker.sessions import Sessions
 
 if TYPE_CHECKING:
     from natproxy.worker.process import Worker
 
 ACCEPTS_PER_TURN = 16
 """Few, so that whoever connects thousands of times a second delays the bytes of others by little."""
+STRANGERS = frozenset(
+    {Outcome.CLIENT_HANDSHAKE, Outcome.REVOKED, Outcome.CERTIFICATE_NOT_ALLOWED, Outcome.TLS_ON_CLEAR_PORT}
+)
+"""Ends that whoever reaches the port can bring about as often as he likes: their log lines are limited."""
 AVOID_SECONDS = 5.0
 """How long an address that did not answer is tried last."""
 _GONE_BEFORE_ACCEPT = frozenset(
@@ -68,6 +73,7 @@ class Port:
         self.listening = [ListeningSocket(self, sock) for sock in sockets]
         self.connections: dict[Connection, None] = {}
         self.counts = PortCounts(serve.port)
+        self.sessions = Sessions()
         self._avoided: dict[Address, float] = {}
         self._turn = itertools.count()
         self._has_failed = False
@@ -78,18 +84,32 @@ class Port:
     def _take(self, serve: Serve) -> None:
         self.serve = serve
         self.addresses = tuple(Address(ip, port) for ip, port in serve.addresses)
+        self.names = dict(zip(self.addresses, serve.names, strict=False))
+        self.sessions.prune(frozenset(self.addresses))
         self._allow = AllowList(serve.allow)
         for listening in self.listening:
             set_up_socket(listening.sock, serve.keepalive_seconds)
 
     def update(self, serve: Serve) -> None:
-        """Serve by new values from now on; connections whose address may no longer connect are closed at once."""
-        has_new_allow = serve.allow != self.serve.allow
+        """Serve by new values from now on; connections whose client may no longer connect are closed at once."""
+        before = self.serve
         self._take(serve)
-        if has_new_allow:
+        if serve.allow != before.allow:
             for connection in list(self.connections):
                 if not self._allow.allows(connection.client_ip):
                     connection.end(Outcome.NOT_ALLOWED)
+        if serve.certificates != before.certificates:
+            self.look_at_certificates()
+
+    def look_at_certificates(self) -> None:
+        """Close the connections whose client's certificate is good no longer."""
+        if self.serve.client_tls != "terminate":
+            return
+        for connection in list(self.connections):
+            if connection.tls_versions[0]:
+                verdict = self.worker.credentials.verdict(connection.shown, self.serve.certificates)
+                if verdict is not None:
+                    connection.end_by(*verdict)
 
     def admit(self, client: socket.socket, peer: tuple[object, ...]) -> None:
         """Let a client in, or close it at once and count why."""
@@ -102,6 +122,9 @@ class Port:
             outcome = Outcome.NOT_ALLOWED
         elif not self.worker.has_descriptors():
             outcome = Outcome.NO_DESCRIPTORS
+        elif serve.client_tls == "terminate" and not self.worker.handshakes.has_room(ip):
+            outcome = Outcome.HANDSHAKE_LIMIT
+            self.counts.shaken("client", HandshakeFailure.LIMIT)
         else:
             outcome = self.worker.census.admit(
                 serve.limit_group, ip, serve.max_connections, serve.max_connections_per_client
@@ -128,12 +151,12 @@ class Port:
         del self.connections[connection]
         self.worker.census.leave(connection.limit_group, connection.client_ip)
         self.counts.ended[outcome] += 1
-        relay = connection.relay
-        if relay is not None:
+        if connection.relay is not None:
             self.counts.add_bytes(connection)
-            if connection.address is not None:
-                self.counts.left(connection.address)
-        self._log(str(Address(connection.client_ip, connection.client_port)), outcome, detail, connection)
+        if connection.is_live and connection.address is not None:
+            self.counts.left(connection.address)
+        if outcome not in STRANGERS or self.worker.may_log_refusal(outcome):
+            self._log(str(Address(connection.client_ip, connection.client_port)), outcome, detail, connection)
         self.worker.connection_ended()
 
     def _log(self, client: str, outcome: Outcome, detail: str = "", connection: Connection | None = None) -> None:
@@ -141,6 +164,8 @@ class Port:
             return
         serve = self.serve
         address = None if connection is None else connection.address
+        shown = None if connection is None else connection.shown
+        client_tls, node_tls = ("", "") if connection is None else connection.tls_versions
         self.worker.log_finished(
             FinishedConnection(
                 port=serve.port,
@@ -154,6 +179,10 @@ class Port:
                 seconds=0.0 if connection is None else round(self.loop.now - connection.started, 6),
                 outcome=outcome.value,
                 detail=detail,
+                certificate="" if shown is None else shown.identity.name,
+                serial="" if shown is None else shown.serial,
+                client_tls=client_tls,
+                node_tls=node_tls,
             )
         )
 
@@ -182,11 +211,13 @@ class Port:
             self._failure_told_at = self.loop.now
             self.worker.tell_dial_failed(self.serve.port, outcome, detail)
 
-    def dial_succeeded(self, connection: Connection, seconds: float) -> None:
-        """Count a dial; tell the controller if the node had been out of reach."""
-        if connection.address is not None:
-            self._avoided.pop(connection.address, None)
-            self.counts.dialled(connection.address, seconds)
+    def dial_succeeded(self, address: Address, seconds: float) -> None:
+        """Count a dial."""
+        self._avoided.pop(address, None)
+        self.counts.dialled(address, seconds)
+
+    def node_reached(self) -> None:
+        """Tell the controller if the node had been out of reach."""
         if self._has_failed:
             self._has_failed = False
             self._failure_told_at = float("-inf")
@@ -252,6 +283,11 @@ class PortCounts:
         self._node_bytes = 0
         self._dials: list[int] = []
         self._dial_seconds = 0.0
+        self._handshakes: dict[str, Counter[str]] = {"client": Counter(), "node": Counter()}
+
+    def shaken(self, side: str, failure: HandshakeFailure | None) -> None:
+        """Count a TLS handshake with the client or the node; ``failure`` None = it is done."""
+        self._handshakes[side]["ok" if failure is None else failure.value] += 1
 
     def dialled(self, address: Address, seconds: float) -> None:
         """Count a successful dial to ``address``, where a connection now lives."""
@@ -294,6 +330,8 @@ class PortCounts:
             dials=tuple(self._dials),
             dial_seconds=self._dial_seconds,
             live=tuple((address.ip, address.port, count) for address, count in self._live.items()),
+            client_handshakes=dict(self._handshakes["client"]),
+            node_handshakes=dict(self._handshakes["node"]),
         )
         self._start()
         return counts

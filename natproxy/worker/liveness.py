@@ -60,6 +60,12 @@ def _options(keepalive_seconds: float) -> tuple[tuple[int, int, int], ...]:
     )
 
 
+def acknowledge(sock: socket.socket) -> None:
+    """Acknowledge now what has arrived: a peer under Nagle's algorithm sends no more before (tcp(7), TCP_QUICKACK)."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
 def close_by_reset(sock: socket.socket) -> None:
     """Close a socket; its peer sees a reset, not an end."""
     with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from natproxy.errors import ChannelError
 from natproxy.model import Address, Outcome
 from natproxy.worker.access import Census, plain_ip
 from natproxy.worker.connection import Connection
+from natproxy.worker.credentials import Credentials
+from natproxy.worker.handshake import Handshakes
 from natproxy.worker.listener import ListeningSocket, Port
 from natproxy.worker.liveness import dead_after_seconds
 from natproxy.worker.loop import EXCLUSIVE, IN, OUT, Loop
@@ -51,12 +54,15 @@ class Worker:
     def __init__(self, channel: Channel[messages.Down], census: Census | None = None) -> None:
         self.loop = Loop()
         self.census = Census() if census is None else census
+        self.credentials = Credentials()
+        self.handshakes = Handshakes(self.loop)
         self.logs_connections = True
         self._channel = channel
         self._channel_waits = False
         self._ports: dict[int, Port] = {}
         self._finished: list[messages.FinishedConnection] = []
         self._dropped_logs = 0
+        self._sessions: Counter[tuple[str, str, str, bool]] = Counter()
         self._refusals: Counter[Outcome] = Counter()
         """Of this second."""
         self._accept_pauses = 0
@@ -113,6 +119,10 @@ class Worker:
 
     def _obey(self, message: messages.Down, fds: list[int]) -> None:
         match message:
+            case messages.Tls():
+                self.credentials.take(message)
+                for served in self._ports.values():
+                    served.look_at_certificates()
             case messages.Serve():
                 self._serve(message, fds)
             case messages.Unserve():
@@ -200,6 +210,11 @@ class Worker:
         """A hint: the port's node answers again."""
         self._tell(messages.DialRecovered(port))
 
+    def session_begun(self, side: str, tls: ssl.SSLObject) -> None:
+        """Count a TLS handshake that is done, by what was agreed on."""
+        cipher = tls.cipher()
+        self._sessions[side, tls.version() or "", cipher[0] if cipher else "", bool(tls.session_reused)] += 1
+
     def log_finished(self, finished: messages.FinishedConnection) -> None:
         """Queue what the log will say of a connection."""
         if self._channel.waiting_bytes > _BACKLOG_BYTES:
@@ -275,8 +290,10 @@ class Worker:
                 routes=tuple(routes),
                 accept_pauses=self._accept_pauses,
                 dropped_logs=self._dropped_logs,
+                sessions=tuple((*key, count) for key, count in self._sessions.items()),
             )
         )
+        self._sessions.clear()
         self._accept_pauses = self._dropped_logs = 0
 
     # Descriptors.

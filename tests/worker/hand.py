@@ -1,21 +1,47 @@
-"""A loop that is turned by hand, and TCP connections over loopback: the data path without a thread. I/O: TCP."""
+"""A loop that is turned by hand, and TCP connections over loopback: the data path without a thread. I/O: TCP.
+
+The connections may speak TLS: then a peer is a ``tlspeer.TlsPeer``, which is used as the socket it has.
+"""
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import socket
 import struct
+import termios
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from natproxy.model import Outcome
-from natproxy.worker.liveness import set_up_socket
+from natproxy.worker.handshake import TlsEnd
+from natproxy.worker.leg import Leg
+from natproxy.worker.liveness import queued_bytes, set_up_socket
 from natproxy.worker.loop import READ, READ_WRITE, Loop
 from natproxy.worker.relay import Relay
+from tests.worker.tlspeer import Cut, Peer, TlsPeer, Version, tls_pair
 
 SECONDS = 20.0
 """How long anything may take before a test fails."""
 TICK_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Which legs of a relay speak TLS, and which version of it; None = a leg is clear."""
+
+    client: Version | None = None
+    node: Version | None = None
+
+    def __str__(self) -> str:
+        return f"{self.client or 'clear'}-{self.node or 'clear'}"
+
+
+CLEAR = Mix()
+MIXES = (CLEAR, Mix("TLSv1.3"), Mix(None, "TLSv1.2"), Mix("TLSv1.2", "TLSv1.3"))
+"""All four of clear and TLS, and each version in each place."""
 
 
 class Nobody:
@@ -104,13 +130,13 @@ def tcp_pair(receive_buffer: int | None = None, send_buffer: int | None = None) 
     return ours, theirs
 
 
-def reset(sock: socket.socket) -> None:
+def reset(sock: Peer) -> None:
     """Close a socket so that its peer sees a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
-def receive(sock: socket.socket, most: int = 1 << 20) -> bytes | None:
+def receive(sock: Peer, most: int = 1 << 20) -> bytes | None:
     """Return what has arrived at a non-blocking socket, b"" at EOF, None where nothing has."""
     try:
         return sock.recv(most)
@@ -118,20 +144,44 @@ def receive(sock: socket.socket, most: int = 1 << 20) -> bytes | None:
         return None
 
 
+def unread_bytes(sock: socket.socket) -> int:
+    """Return how much has arrived there and waits in the kernel."""
+    count = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.FIONREAD, count)
+    return count[0]
+
+
 class Joined:
     """A client and a node whose connections a relay joins, and the loop that it hangs on."""
 
     def __init__(
-        self, *, receive_buffer: int | None = None, send_buffer: int | None = None, is_started: bool = True
+        self,
+        mix: Mix = CLEAR,
+        *,
+        receive_buffer: int | None = None,
+        send_buffer: int | None = None,
+        is_started: bool = True,
+        ends: tuple[tuple[TlsEnd, TlsPeer] | None, tuple[TlsEnd, TlsPeer] | None] | None = None,
     ) -> None:
         self.loop = Loop()
-        client_inside, self.client = tcp_pair(receive_buffer, send_buffer)
-        node_inside, self.node = tcp_pair(receive_buffer, send_buffer)
+        client_inside, client = tcp_pair(receive_buffer, send_buffer)
+        node_inside, node = tcp_pair(receive_buffer, send_buffer)
         self.ends: list[tuple[Outcome, str]] = []
         self.loop.watch(client_inside.fileno(), READ, Nobody())
         self.loop.watch(node_inside.fileno(), READ_WRITE, Nobody())
+        client_tls, node_tls = ends or (
+            None if mix.client is None else tls_pair("client", mix.client),
+            None if mix.node is None else tls_pair("node", mix.node),
+        )
+        self.client: Peer = client if client_tls is None else client_tls[1].on(client)
+        self.node: Peer = node if node_tls is None else node_tls[1].on(node)
         self.relay = Relay(
-            self.loop, client_inside, node_inside, lambda outcome, detail: self.ends.append((outcome, detail))
+            self.loop,
+            client_inside,
+            node_inside,
+            lambda outcome, detail: self.ends.append((outcome, detail)),
+            client_tls=None if client_tls is None else client_tls[0],
+            node_tls=None if node_tls is None else node_tls[0],
         )
         if is_started:
             self.relay.start(client_is_readable=False, node_is_readable=False)
@@ -141,7 +191,7 @@ class Joined:
         assert len(self.ends) <= 1
         return self.ends[0][0] if self.ends else None
 
-    def expect(self, sock: socket.socket, count: int) -> bytes:
+    def expect(self, sock: Peer, count: int) -> bytes:
         """Return the next ``count`` bytes that arrive."""
         got = bytearray()
 
@@ -154,7 +204,7 @@ class Joined:
         turn_until(self.loop, is_all)
         return bytes(got)
 
-    def expect_to_the_end(self, sock: socket.socket) -> bytes:
+    def expect_to_the_end(self, sock: Peer) -> bytes:
         """Return all that arrives until EOF."""
         got = bytearray()
         while True:
@@ -163,7 +213,7 @@ class Joined:
                 return bytes(got)
             got.extend(data)
 
-    def expect_some(self, sock: socket.socket) -> bytes:
+    def expect_some(self, sock: Peer) -> bytes:
         """Return what arrives next; b"" at EOF. Raises ConnectionResetError at a reset."""
         got: list[bytes] = []
 
@@ -176,7 +226,18 @@ class Joined:
         turn_until(self.loop, has_some)
         return got[0]
 
-    def send(self, sock: socket.socket, data: bytes) -> None:
+    def ending(self, sock: Peer) -> str:
+        """Say how it ends for this peer, who has nothing more to receive: "eof", "cut" (a bare FIN in TLS), "reset"."""
+        try:
+            data = self.expect_some(sock)
+        except Cut:
+            return "cut"
+        except ConnectionResetError:
+            return "reset"
+        assert not data, data
+        return "eof"
+
+    def send(self, sock: Peer, data: bytes) -> None:
         """Send all of it, turning the loop meanwhile. Nobody reads at the other end: it has to fit."""
         view = memoryview(data)
 
@@ -191,17 +252,30 @@ class Joined:
 
         turn_until(self.loop, is_sent)
 
-    def stuff(self, sock: socket.socket) -> int:
-        """Send until nothing goes any more, nobody reading, and the relay keeps bytes back; return how much went."""
+    def stuff(self, sock: Peer) -> int:
+        """Send until nobody reads any more, and the relay keeps bytes back; return how much went.
+
+        A clear peer fills its own socket too. One that speaks TLS does not: half a record would be left in its hand.
+        """
         reader = self.relay.node if sock is self.client else self.relay.client
         total = 0
         while True:
             try:
-                total += sock.send(bytes(1 << 16))
+                total += sock.send(bytes(1 << 14))
             except BlockingIOError:
-                if reader.pending is not None:
+                if self._is_stalled(reader) and not isinstance(sock, TlsPeer):
                     return total
                 turn(self.loop)
+            else:
+                if isinstance(sock, TlsPeer):
+                    turn_until(self.loop, lambda: sock.flush() and not queued_bytes(sock.plain))
+                    if self._is_stalled(reader) and unread_bytes(reader.peer.sock) >= 3 << 14:
+                        return total
+
+    def _is_stalled(self, reader: Leg) -> bool:
+        if reader.pending is not None:
+            settle(self.loop)
+        return reader.pending is not None
 
     def close(self) -> None:
         """Close everything."""
@@ -213,10 +287,15 @@ class Joined:
 
 @contextlib.contextmanager
 def joined(
-    *, receive_buffer: int | None = None, send_buffer: int | None = None, is_started: bool = True
+    mix: Mix = CLEAR,
+    *,
+    receive_buffer: int | None = None,
+    send_buffer: int | None = None,
+    is_started: bool = True,
+    ends: tuple[tuple[TlsEnd, TlsPeer] | None, tuple[TlsEnd, TlsPeer] | None] | None = None,
 ) -> Iterator[Joined]:
-    """Yield a relay that joins a client and a node."""
-    pair = Joined(receive_buffer=receive_buffer, send_buffer=send_buffer, is_started=is_started)
+    """Yield a relay that joins a client and a node; ``ends``: natproxy's end and the peer's of each, made by hand."""
+    pair = Joined(mix, receive_buffer=receive_buffer, send_buffer=send_buffer, is_started=is_started, ends=ends)
     try:
         yield pair
     finally:

@@ -1,0 +1,336 @@
+"""A leg of a relay that speaks TLS. I/O: reads and writes its socket.
+
+Theory. It is a leg as any other (relay.py): what it reads is plain when it hands it to its peer, what its peer hands it
+is plain, and only here in between is TLS. Three things differ.
+
+- Memory. A memory BIO never gives back what it once needed. So OpenSSL is fed in slices, each decrypted before the
+  next, and encrypts in slices, each taken out before the next: a BIO never holds more than about one record, and
+  ``pending`` holds what is encrypted already. All that was read has been decrypted by the time ``pump`` returns.
+- Ends. ``close_notify`` is this side's EOF, and so is a bare FIN, as many clients never say goodbye; a bare FIN is not
+  passed on as a close_notify, though: to a peer that speaks TLS too the cut shows as a cut.
+- Half-closing. TLS before 1.3 has none, and peers that see close_notify mostly close at once. So when nothing more is
+  to come for this leg, it says close_notify and FIN after the last byte, and what its peer still says is passed on
+  until it ends or has been quiet for ``CLOSING_SECONDS`` (``Closing``). A peer that is still reading is not hurried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from natproxy.model import Outcome
+from natproxy.worker import liveness
+from natproxy.worker.handshake import TlsEnd
+from natproxy.worker.leg import BUFFER_BYTES, READS_PER_TURN, VIEW, Leg
+
+if TYPE_CHECKING:
+    from natproxy.worker.relay import Relay
+
+CLOSING_SECONDS = 2.0
+"""How long a peer that was told of the end may be quiet before its connection is closed."""
+_LOOK_SECONDS = 0.25
+_SLICE_BYTES = 16 * 1024
+"""The most a TLS record holds."""
+_MOST_PENDING_BYTES = 2 * BUFFER_BYTES
+"""Whoever lets more wait than one read of the other side can bring, asks for it by himself."""
+_RECORD_BYTES = _SLICE_BYTES + 1024
+"""The most that a record takes on its way."""
+_RAW_BYTES = 64 * 1024
+_CAREFUL_BYTES = 4 * 1024
+"""Read at once of a peer whose records hold little: a KeyUpdate of 27 bytes costs as much as kilobytes of data."""
+_RAW = bytearray(_RAW_BYTES)
+_RAW_VIEW = memoryview(_RAW)
+"""One for the process: what is read is handed to OpenSSL at once."""
+
+
+class TlsLeg(Leg):
+    """One socket of a relay, over which TLS is spoken."""
+
+    __slots__ = (
+        "_encrypt",
+        "_feed",
+        "_idle_bytes",
+        "_incoming",
+        "_is_early",
+        "_outgoing",
+        "_owes_fin",
+        "_read",
+        "_said_goodbye",
+        "_share",
+        "_tls",
+    )
+
+    def __init__(self, relay: Relay, sock: socket.socket, end: TlsEnd) -> None:
+        super().__init__(relay, sock)
+        self._tls = end.tls
+        self._encrypt = end.tls.write
+        self._feed = end.incoming.write
+        # With a buffer it returns how much it put there; typeshed knows only the other way.
+        self._read: Callable[[int, memoryview], int] = end.tls.read  # type: ignore[assignment]
+        self._incoming = end.incoming
+        self._outgoing = end.outgoing
+        self._is_early = True
+        """Bytes that came with the handshake may wait to be decrypted."""
+        self._share = _RECORD_BYTES
+        """What one read takes at most."""
+        self._idle_bytes = 0
+        """Read lately, and held nothing for the peer."""
+        self._said_goodbye = False
+        self._owes_fin = False
+        """The socket is to be shut once ``pending`` is empty."""
+
+    def pump(self, until_empty: bool) -> None:  # noqa: C901, PLR0912 (the hot path is one piece)
+        """Move what has arrived here to the peer, a fair share at most."""
+        peer = self.peer
+        if peer.pending is not None or self.has_eof:
+            self.is_readable = True
+            return
+        self.is_readable = False
+        if self._is_early:
+            self._is_early = False
+            if not self._decrypt(0):
+                return
+        receive, read = self.sock.recv_into, self._read
+        for _ in range(READS_PER_TURN):
+            before = self.received_bytes
+            try:
+                count = receive(_RAW, self._share)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.relay.leg_failed(self, error)
+                return
+            if not count:
+                self.is_ragged = True
+                self._take_end()
+                return
+            if count > _SLICE_BYTES:
+                goes_on = self._decrypt(count)
+            else:
+                self._feed(_RAW_VIEW[:count])
+                failure = None
+                try:
+                    total = read(BUFFER_BYTES, VIEW)
+                except ssl.SSLError as error:
+                    total, failure = 0, error
+                if total and not (self._incoming.pending or self._outgoing.pending):
+                    # By far the most often: one record, and all of it.
+                    self.received_bytes += total
+                    goes_on = peer.write(total)
+                    self.is_readable = not goes_on
+                else:
+                    goes_on = self._decrypt_rest(total, failure)
+            if not goes_on or (count < self._share and not until_empty):
+                return
+            if count >= _CAREFUL_BYTES and not self._is_worth_it(count, self.received_bytes - before):
+                break
+        self.is_readable = True
+        self.read_later()
+
+    def _is_worth_it(self, count: int, moved: int) -> bool:
+        """Say whether what is read holds enough for another read in this turn; set how much that takes.
+
+        A record may take several reads before it moves anything, so it is sums that are compared.
+        """
+        self._idle_bytes = min(max(0, self._idle_bytes + count - 2 * moved), 2 * _RECORD_BYTES)
+        if self._idle_bytes > _RECORD_BYTES:
+            self._share = _CAREFUL_BYTES
+            return False
+        self._share = min(2 * self._share, _RAW_BYTES)
+        return True
+
+    def _decrypt(self, count: int) -> bool:
+        """Hand the peer what the first ``count`` raw bytes hold, slice by slice; True where reading may go on."""
+        total, failure = 0, None
+        for start in range(0, count or 1, _SLICE_BYTES):
+            self._feed(_RAW_VIEW[start : min(start + _SLICE_BYTES, count)])
+            total, failure = self._read_records(total)
+            if not (failure is None or isinstance(failure, ssl.SSLWantReadError)):
+                break
+        return self._pass_on(total, failure)
+
+    def _decrypt_rest(self, total: int, failure: ssl.SSLError | None) -> bool:
+        """Go on after the first record: ``total`` bytes of it, or why there was none."""
+        if failure is None:
+            total, failure = (total, ssl.SSLZeroReturnError()) if not total else self._read_records(total)
+        return self._pass_on(total, failure)
+
+    def _read_records(self, total: int) -> tuple[int, ssl.SSLError | None]:
+        """Put all that has been fed behind ``total`` bytes in the buffer; return how many these are then, and why that
+        was all: None = nothing is left over, SSLWantReadError = a part of a record is, SSLZeroReturnError = the end.
+        """
+        incoming, read = self._incoming, self._read
+        try:
+            while incoming.pending:
+                count = read(BUFFER_BYTES - total, VIEW[total:])
+                if not count:
+                    return total, ssl.SSLZeroReturnError()
+                total += count
+        except ssl.SSLError as error:
+            return total, error
+        return total, None
+
+    def _pass_on(self, total: int, failure: ssl.SSLError | None) -> bool:
+        relay = self.relay
+        has_room = True
+        if total:
+            self.received_bytes += total
+            has_room = self.peer.write(total)
+            # Nothing is undecrypted now, but the kernel may hold more, and will not tell of it again.
+            self.is_readable = not has_room
+        if self._outgoing.pending and not relay.is_over:
+            self._send_unasked()
+        if relay.is_over:
+            return False
+        if isinstance(failure, ssl.SSLZeroReturnError):
+            self._take_end()
+            return False
+        if failure is not None and not isinstance(failure, ssl.SSLWantReadError):
+            if self.is_shut:
+                # OpenSSL 3 answers a bare FIN, which is how a cut is passed on, with an alert: it has ended, too.
+                self.is_ragged = True
+                self._take_end()
+            else:
+                relay.tls_failed(self, failure)
+            return False
+        return has_room
+
+    def _take_end(self) -> None:
+        self.has_eof = True
+        self.relay.leg_ended(self)
+
+    def write(self, count: int) -> bool:
+        """Encrypt and write the first ``count`` bytes of the shared buffer; keep what does not go."""
+        encrypt, take = self._encrypt, self._outgoing.read
+        try:
+            if count <= _SLICE_BYTES:
+                encrypt(VIEW[:count])
+                data = take()
+            else:
+                slices = []
+                for start in range(0, count, _SLICE_BYTES):
+                    encrypt(VIEW[start : min(start + _SLICE_BYTES, count)])
+                    slices.append(take())
+                data = b"".join(slices)
+        except ssl.SSLError as error:
+            self.relay.tls_failed(self, error)
+            return False
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            return self._write_failed(error)
+        if sent == len(data):
+            return True
+        self.pending = data[sent:]
+        self.arm()
+        return False
+
+    def _send(self, data: bytes) -> None:
+        """Send what is encrypted already, after what waits."""
+        if self.pending is not None:
+            self.pending += data
+            return
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._write_failed(error)
+            return
+        if sent < len(data):
+            self.pending = data[sent:]
+            self.arm()
+
+    def _send_unasked(self) -> None:
+        """Send what TLS itself has to say (the answer to a KeyUpdate, an alert); nothing after the goodbye."""
+        if self.is_shut:
+            self._outgoing.read()
+            return
+        if self.pending is not None and len(self.pending) > _MOST_PENDING_BYTES:
+            # It asks for answers without ever reading them.
+            outcome = Outcome.CLIENT_TLS if self is self.relay.client else Outcome.NODE_TLS
+            self.relay.end(outcome, "asks for TLS key updates and does not read", is_reset=True)
+            return
+        self._send(self._outgoing.read())
+
+    def flush(self) -> None:
+        """Go on writing what waits."""
+        super().flush()
+        if self._owes_fin and self.pending is None and not self.relay.is_over:
+            self._owes_fin = False
+            super().shut_write()
+
+    def shut_write(self) -> None:
+        """Say close_notify and FIN after the last byte, and begin to close."""
+        self._make_goodbye()
+        if self._outgoing.pending:
+            self._send(self._outgoing.read())
+        if self.pending is None:
+            super().shut_write()
+        else:
+            self._owes_fin = True
+        if not self.relay.is_over:
+            Closing(self).look()
+
+    def say_goodbye(self) -> None:
+        """Say close_notify after the last byte, where one is due; what does not go waits in ``pending``."""
+        self._make_goodbye()
+        if data := self._outgoing.read():
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return  # it is gone, and had said its own
+            if sent < len(data):
+                self.pending = data[sent:]
+                self.arm()
+
+    def _make_goodbye(self) -> None:
+        """Have a close_notify made, once, unless the other side was cut."""
+        if not (self._said_goodbye or self.peer.is_ragged):
+            self._said_goodbye = True
+            # It would look for the peer's close_notify at once, and throw away what comes before it.
+            early = self._incoming.read()
+            # SSLWantReadError: it is made, and the peer has not answered yet.
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+            self._incoming.write(early)
+
+    def close(self, *, is_reset: bool) -> None:
+        """Close the socket, with a close_notify where one is due and all before it has been written."""
+        is_cut = self.pending is not None or (self.peer.is_readable and not self.peer.has_eof)
+        if not (is_reset or self.is_broken or is_cut):
+            self._make_goodbye()
+            with contextlib.suppress(OSError):
+                self.sock.send(self._outgoing.read())
+        super().close(is_reset=is_reset)
+
+
+class Closing:
+    """Ends the relay of a leg that was told of the end, once it is quiet and has taken all."""
+
+    __slots__ = ("_leg", "_quiet_since", "_received")
+
+    def __init__(self, leg: TlsLeg) -> None:
+        self._leg = leg
+        self._received = -1
+        self._quiet_since = leg.relay.loop.now
+
+    def look(self) -> None:
+        """End the relay, or look again in a while."""
+        leg, relay = self._leg, self._leg.relay
+        if relay.is_over:
+            return
+        has_work = leg.pending is not None or leg.peer.pending is not None or liveness.queued_bytes(leg.sock)
+        if has_work or leg.received_bytes != self._received:
+            self._received, self._quiet_since = leg.received_bytes, relay.loop.now
+        if relay.loop.now - self._quiet_since >= CLOSING_SECONDS:
+            relay.end_well()
+        else:
+            relay.loop.call_later(_LOOK_SECONDS, self.look)
