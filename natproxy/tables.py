@@ -5,7 +5,7 @@ What comes from outside is never read as Rich's markup, and cannot carry control
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.table import Table
@@ -15,13 +15,15 @@ from natproxy.controller.documents import CacheView, PortsDocument, RoutesDocume
 from natproxy.controller.logs import escaped
 
 _STATE_STYLES = {"open": "green", "unreachable": "yellow", "absent": "bright_black", "error": "red"}
+_STANDING_STYLES = {"valid": "green", "expiring": "yellow", "expired": "bright_black", "revoked": "red"}
 _GONE_STYLE = "yellow"
+_SPOKEN = {"terminate": " (TLS)", "passthrough": " (TLS passthrough)"}
 
 
 def routes_wide(document: RoutesDocument) -> Table:
     """Return the routes with a column for everything."""
     table = _table()
-    for name in ("PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TARGET", "CONNECTIONS"):
+    for name in ("PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TLS", "TARGET", "CONNECTIONS"):
         table.add_column(name, no_wrap=True, justify="right" if name in ("PORT", "CONNECTIONS") else "left")
     for cache, route in _each(document):
         node = str(route.node) if route.node is not None else ""
@@ -33,6 +35,7 @@ def routes_wide(document: RoutesDocument) -> Table:
             _text(route.role),
             _text(route.zone),
             _state(route),
+            _text(route.tls if route.port is not None else None),
             _text(route.target),
             str(route.connections),
         )
@@ -40,7 +43,10 @@ def routes_wide(document: RoutesDocument) -> Table:
 
 
 def routes_narrow(document: RoutesDocument) -> Table:
-    """Return the routes with the cache, what it leads to and the target one below the other; lines may break."""
+    """Return the routes with the cache, what it leads to and the target one below the other; lines may break.
+
+    Where clients speak TLS, that is said behind what the port leads to.
+    """
     table = _table()
     table.add_column("PORT", justify="right", no_wrap=True)
     table.add_column("CACHE, NODE, TARGET", overflow="fold", ratio=1)
@@ -53,6 +59,8 @@ def routes_narrow(document: RoutesDocument) -> Table:
             table.add_row("", _text(cache.id, "bold"))
             shown = cache.id
         what = _text(str(route.node) if route.node is not None else route.kind)
+        if route.tls != "off":
+            what.append(_SPOKEN.get(route.tls, f" ({escaped(route.tls)})"), "bright_black")
         if route.target is not None:
             what.append("\n").append_text(_text(route.target, "bright_black"))
         table.add_row(_port(route), what, _text(route.role), _text(route.zone), _state(route), str(route.connections))
@@ -87,10 +95,36 @@ def ports_table(document: PortsDocument) -> Table:
     return table
 
 
+def certificates_wide(rows: Iterable[tuple[str, str, str, str, str]]) -> Table:
+    """Return the CA's certificates; a row is a name, a kind, a serial, a day and how it stands."""
+    table = _table()
+    for name in ("NAME", "KIND", "SERIAL", "UNTIL", "STATE"):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*map(_text, row[:4]), _standing(row[4]))
+    return table
+
+
+def certificates_narrow(rows: Iterable[tuple[str, str, str, str, str]]) -> Table:
+    """Return the same with the serial below the name; lines may break."""
+    table = _table()
+    table.add_column("NAME, SERIAL", overflow="fold", ratio=1)
+    for name in ("KIND", "UNTIL", "STATE"):
+        table.add_column(name, no_wrap=True)
+    for owner, kind, serial, until, standing in rows:
+        who = _text(owner).append("\n").append_text(_text(serial, "bright_black"))
+        table.add_row(who, _text(kind), _text(until), _standing(standing))
+    return table
+
+
 def _each(document: RoutesDocument) -> Iterator[tuple[CacheView, RouteView]]:
     for cache in document.caches:
         for route in cache.routes:
             yield cache, route
+
+
+def _standing(standing: str) -> Text:
+    return _text(standing, _STANDING_STYLES.get(standing.partition(" ")[0], ""))
 
 
 def _table() -> Table:

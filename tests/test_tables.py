@@ -10,7 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from natproxy.controller.documents import CacheView, PortsDocument, RoutesDocument, RouteView
-from natproxy.tables import ports_table, route_remarks, routes_narrow, routes_wide
+from natproxy.tables import (
+    certificates_narrow,
+    certificates_wide,
+    ports_table,
+    route_remarks,
+    routes_narrow,
+    routes_wide,
+)
 from tests.controller.source import PORTS, ROUTES
 
 DOCUMENT = msgspec.convert(ROUTES, RoutesDocument)
@@ -26,9 +33,9 @@ def shown(table: Table, width: int, *, colours: bool = False) -> str:
 
 def test_a_wide_table_has_a_line_for_each_route() -> None:
     lines = [line.split() for line in shown(routes_wide(DOCUMENT), 200).splitlines()]
-    assert lines[0] == ["PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TARGET", "CONNECTIONS"]
+    assert lines[0] == ["PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TLS", "TARGET", "CONNECTIONS"]
     assert lines[2] == [
-        *("6379", "my-redis", "node", "my-redis-0001-001/0001", "primary", "eu-west-1a", "open", TARGET, "12")
+        *("6379", "my-redis", "node", "my-redis-0001-001/0001", "primary", "eu-west-1a", "open", "off", TARGET, "12")
     ]
     assert lines[3][:4] == ["6380", "my-redis", "configuration", "unreachable"]
     assert lines[4] == ["-", "my-redis", "node", "my-redis-0001-002/0001", "error", "0"]
@@ -48,6 +55,23 @@ def test_a_narrow_table_fits_and_loses_nothing(width: int) -> None:
 def test_a_cache_is_named_once_in_a_narrow_table() -> None:
     lines = [line.strip() for line in shown(routes_narrow(DOCUMENT), 100).splitlines()]
     assert lines.count("my-redis") == 1
+
+
+@pytest.mark.parametrize(
+    ("tls", "wide", "narrow"),
+    [
+        ("off", "off", "primary"),
+        ("terminate", "terminate", "primary (TLS)"),
+        ("passthrough", "passthrough", "primary (TLS passthrough)"),
+        ("[b]later", "[b]later", "primary ([b]later)"),
+    ],
+)
+def test_both_tables_say_what_clients_speak(tls: str, wide: str, narrow: str) -> None:
+    route = RouteView(port=6379, kind="primary", state="open", tls=tls, target="a.example:6379")
+    document = RoutesDocument(generated="", caches=(CacheView(id="my-redis", routes=(route,)),))
+    assert shown(routes_wide(document), 200).splitlines()[2].split()[4] == wide
+    assert f"{narrow} " in shown(routes_narrow(document), 80)
+    assert ("TLS" in shown(routes_narrow(document), 80)) is ("TLS" in narrow)
 
 
 def test_remarks_tell_every_reason_and_note() -> None:
@@ -79,3 +103,33 @@ def test_what_comes_from_outside_is_neither_markup_nor_control(table: Callable[[
     assert "\x1b" not in text
     for shown_as_is in ("[blink]x", r"\x1b[2J", r"a\nb[/]", "[red]", "[bold]c"):
         assert shown_as_is in text
+
+
+SERIAL = "4C2F6DF3804EBB4189504BA7F3D3D04F91335191"
+CERTIFICATES = [
+    ("cache.dev.example.com", "server", SERIAL, "2026-03-04", "valid"),
+    ("x" * 64, "client", SERIAL, "2025-05-01", "revoked 2025-01-31"),
+]
+
+
+def test_certificates_have_a_line_each_where_there_is_room() -> None:
+    lines = [line.split() for line in shown(certificates_wide(CERTIFICATES), 200).splitlines()]
+    assert lines[0] == ["NAME", "KIND", "SERIAL", "UNTIL", "STATE"]
+    assert lines[2] == ["cache.dev.example.com", "server", SERIAL, "2026-03-04", "valid"]
+    assert lines[3] == ["x" * 64, "client", SERIAL, "2025-05-01", "revoked", "2025-01-31"]
+
+
+def test_certificates_fit_into_80_columns() -> None:
+    text = shown(certificates_narrow(CERTIFICATES), 80)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert text.count(SERIAL) == 2
+    assert text.count("x") == 64 + "cache.dev.example.com".count("x")
+
+
+@pytest.mark.parametrize("table", [certificates_wide, certificates_narrow])
+def test_how_a_certificate_stands_has_its_colour(
+    table: Callable[[list[tuple[str, str, str, str, str]]], Table],
+) -> None:
+    text = shown(table(CERTIFICATES), 200, colours=True)
+    assert "\x1b[32mvalid" in text
+    assert "\x1b[31mrevoked 2025-01-31" in text

@@ -34,8 +34,7 @@ class Desk:
         """Say whether discovery has succeeded at least once, where there is anything to discover."""
         if waiting := self._engine.waiting():
             return False, f"waiting for {waiting}"
-        outage = self._engine.outage()
-        return True, f"ready; {outage}" if outage else "ready"
+        return True, "; ".join(["ready", *self._engine.troubles()])
 
     def routes(self) -> dict[str, Any]:
         """Return the routes document."""
@@ -47,7 +46,7 @@ class Desk:
             datetime.now(UTC),
             unplaced={one.key: one.reason for one in engine.knowledge.desired.unplaced},
             waiting=engine.waiting(),
-            outage=engine.outage(),
+            outage="; ".join(engine.troubles()),
         )
 
     def ports(self) -> dict[str, Any]:

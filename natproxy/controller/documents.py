@@ -40,7 +40,7 @@ class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     """Why the state is not ``open``."""
     tls: str = "off"
-    """What clients speak: off | passthrough."""
+    """What clients speak: off (no TLS) | terminate (TLS with natproxy) | passthrough (TLS with the node)."""
     rewrite: str = "off"
     connections: int = 0
 

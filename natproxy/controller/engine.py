@@ -13,6 +13,7 @@ import logging
 from natproxy import messages
 from natproxy.config import Config, kept_until_restart, load_config
 from natproxy.controller.changes import Change
+from natproxy.controller.credentials import Credentials, between
 from natproxy.controller.documents import ReloadVerdict
 from natproxy.controller.knowledge import Knowledge
 from natproxy.controller.logs import event, log_connection, set_up_logs
@@ -55,6 +56,7 @@ class Engine:
         self.config = config
         self.metrics = metrics
         self.knowledge = Knowledge(config, state_file, state, on_save_failure=metrics.record_state_save_failure)
+        self.credentials = Credentials(metrics.tls)
         self.sockets = Sockets(config.listen.address)
         self.workers = Workers(config.worker_count, self._heard, self._lost)
         self.serving = Serving(self.knowledge, self.sockets, self.workers)
@@ -77,7 +79,11 @@ class Engine:
     # Life.
 
     async def start(self) -> None:
-        """Serve what is known, and begin to ask. Raises NatproxyError where no worker can be started."""
+        """Serve what is known, and begin to ask.
+
+        Raises ConfigError where a certificate or the like cannot be used, NatproxyError where no worker can be started.
+        """
+        self.workers.set_tls(self.credentials.load(self.config))
         await self.workers.start()
         self._set_policy()
         self._settle(is_reload=False)
@@ -107,6 +113,8 @@ class Engine:
     def tick(self) -> None:
         """Do what time asks for; to be called about once a second."""
         self.workers.kill_silent()
+        if (tls := self.credentials.poll()) is not None:
+            self.workers.set_tls(tls)
         self.serving.tick()
         self.knowledge.save_addresses()
         self._settle_if_unsaved()
@@ -150,13 +158,15 @@ class Engine:
             return "the first answer of AWS"
         return f"the first answer of AWS ({self._last_failure.reason}: {self._last_failure.message})"
 
-    def outage(self) -> str:
-        """Say why AWS gives no whole answer at present, though it has given one before; empty while it does."""
-        if not self._is_discovered or self._last_failure is None:
-            return ""
-        return (
-            f"AWS cannot be asked, what was known is served ({self._last_failure.reason}: {self._last_failure.message})"
-        )
+    def troubles(self) -> list[str]:
+        """Say what is not as it should be while what was good before is served on."""
+        troubles = []
+        if self._is_discovered and (failure := self._last_failure) is not None:
+            why = f"({failure.reason}: {failure.message})"
+            troubles.append(f"AWS cannot be asked, what was known is served {why}")
+        if self.credentials.problem:
+            troubles.append(f"TLS files are bad, the old ones stay in use ({self.credentials.problem})")
+        return troubles
 
     # Facts come in.
 
@@ -248,12 +258,13 @@ class Engine:
                 pass
 
     def _dial_failed(self, message: messages.DialFailed) -> None:
-        news = self.serving.dial_failed(message.port, message.detail)
+        news = self.serving.dial_failed(message.port, message.outcome, message.detail)
+        is_distrusted = message.outcome == Outcome.NODE_HANDSHAKE
         if news is not None:
             event(
                 _log,
                 logging.WARNING,
-                "node does not answer",
+                "TLS handshake with node fails" if is_distrusted else "node does not answer",
                 port=message.port,
                 route=news.key,
                 reason=message.outcome,
@@ -309,12 +320,15 @@ class Engine:
 
     def _reload(self) -> ReloadVerdict:
         config, restart_needed = kept_until_restart(self.config, load_config(self.config.path))
+        tls_before, tls = self.credentials.tls, self.credentials.load(config)
         self.config = config
         self.knowledge.take_config(config)
         set_up_logs(config.log.format, config.log.level)
         self._set_policy()
         self.names.reconfigure(config.resolver)
+        self.workers.set_tls(between(tls_before, tls))
         opened, changed, closed = self._settle(is_reload=True)
+        self.workers.set_tls(tls)
         self._discover_if_asked_to()
         message = f"reloaded; routes opened: {opened}, changed: {changed}, closed: {closed}"
         event(_log, logging.INFO, "config reloaded", opened=opened, changed=changed, closed=closed)

@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from natproxy.controller.status import RouteStatus
+from natproxy.controller.tlsmetrics import Handshakes, TlsCounts, add_handshakes, handshake_family
 from natproxy.messages import DIAL_BUCKETS, Counts, RouteCounts
 from natproxy.model import DiscoveryFailure, Kind, Outcome, RouteKey, RouteState
 
@@ -47,6 +48,7 @@ class _Port:
     node_bytes: int = 0
     dials: list[int] = field(default_factory=lambda: [0] * (len(DIAL_BUCKETS) + 1))
     dial_seconds: float = 0.0
+    handshakes: Handshakes = field(default_factory=Counter)
 
     def add(self, counts: RouteCounts) -> None:
         self.opened += counts.opened
@@ -56,6 +58,7 @@ class _Port:
         for bucket, dials in enumerate(counts.dials):
             self.dials[bucket] += dials
         self.dial_seconds += counts.dial_seconds
+        add_handshakes(self.handshakes, counts)
 
 
 class Metrics(Collector):
@@ -78,6 +81,8 @@ class Metrics(Collector):
         self._reloads: Counter[str] = Counter()
         self._is_last_reload_good = True
         self._reloaded_at = now()
+        self.tls = TlsCounts()
+        """What concerns TLS and no single port."""
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         registry.register(self)
@@ -102,6 +107,7 @@ class Metrics(Collector):
         self._open[worker] = {route.port: route.open for route in counts.routes if route.open}
         self._totals["accept_pauses"] += counts.accept_pauses
         self._totals["dropped_logs"] += counts.dropped_logs
+        self.tls.record_sessions(counts.sessions)
         for route in counts.routes:
             if (port := self._ports.get(route.port)) is not None:
                 port.add(route)
@@ -161,6 +167,9 @@ class Metrics(Collector):
         yield from self._connections()
         yield from self._traffic()
         yield self._dials()
+        ports = ((_labels(number, port.key), port.handshakes) for number, port in self._ports.items())
+        yield handshake_family(ports, _ROUTE)
+        yield from self.tls.families()
         yield from self._discovery()
         yield from self._config()
         yield from self._upkeep()

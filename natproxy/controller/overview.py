@@ -44,8 +44,8 @@ def _state(knowledge: Knowledge, serving: Serving, route: Route) -> tuple[RouteS
         return RouteState.ABSENT, "AWS gives no address for it yet"
     if port in serving.not_open:
         return RouteState.ERROR, serving.not_open[port].reason
-    if port in serving.unreachable:
-        return RouteState.UNREACHABLE, serving.unreachable[port]
+    if (why := serving.out_of_reach.reason(port)) is not None:
+        return RouteState.UNREACHABLE, why
     if not serving.addresses(port):
         why = knowledge.name_failures.get(target.host, "not resolved yet")
         return RouteState.UNREACHABLE, f"{target.host}: {why}"

@@ -16,12 +16,13 @@ from itertools import chain
 from natproxy import messages
 from natproxy.controller.knowledge import Knowledge
 from natproxy.controller.logs import event
+from natproxy.controller.outofreach import OutOfReach
 from natproxy.controller.prober import Prober
 from natproxy.controller.sockets import BindError, Sockets
 from natproxy.controller.tally import Tally
+from natproxy.controller.terms import serve_message
 from natproxy.controller.workers import Workers
 from natproxy.model import Address, Outcome, Route
-from natproxy.plan.addresses import always_rotates, dial_addresses
 from natproxy.plan.changes import ends_connections, plan_changes
 from natproxy.plan.endings import Ending, Facts, How, Live, ending, facts_of
 
@@ -77,7 +78,7 @@ class Serving:
         self.current: dict[int, Route] = {}
         self.draining: dict[int, Draining] = {}
         self.not_open: dict[int, NotOpen] = {}
-        self.unreachable: dict[int, str] = {}
+        self.out_of_reach = OutOfReach()
         self._sent: dict[int, messages.Serve] = {}
         self._tally = Tally()
         self._orders: dict[tuple[int, Address], tuple[How, float]] = {}
@@ -107,7 +108,7 @@ class Serving:
             )
             self._drain(route, ending(facts))
         for route in plan.retarget:
-            self._retarget(route)
+            self._retarget(route, is_reload=is_reload)
         for route in plan.open:
             known = self.not_open.get(route.port)
             if known is None or known.route != route:
@@ -133,21 +134,23 @@ class Serving:
         self.current[port] = route
         drained = self.draining.pop(port, None)
         self._workers.serve(self._message(route), sockets)
-        if drained is not None and not ends_connections(drained.route, route):
+        if drained is not None and not ends_connections(drained.route, route, is_reload=True):
             self._leftovers.pop(port, None)
             self._forget_orders(port)
             self._workers.end(messages.End(port, None, None, drained.outcome))
         event(_log, logging.INFO, "port opened", port=port, route=route.key, target=route.target)
 
-    def _retarget(self, route: Route) -> None:
+    def _retarget(self, route: Route, *, is_reload: bool) -> None:
         old = self.current[route.port]
         dialled_before = self.addresses(route.port)
         self.current[route.port] = route
         self._send(route)
-        if ends_connections(old, route):
+        if ends_connections(old, route, is_reload=is_reload):
             facts = Facts(route.key.kind, is_route_changed=True, drain_seconds=route.limits.drain_seconds)
             self._order_all(route.port, ending(facts), dialled_before)
-            self.unreachable.pop(route.port, None)
+            self.out_of_reach.forget(route.port)
+        elif _node_side(old) != _node_side(route):
+            self.out_of_reach.forget(route.port)  # it has not been tried by these terms
         event(_log, logging.INFO, "route changed", port=route.port, route=route.key, target=route.target)
 
     def _drain(self, route: Route, order: Ending) -> None:
@@ -155,7 +158,7 @@ class Serving:
         outcome = order.outcome or Outcome.GONE
         del self.current[port]
         self.draining[port] = Draining(route, outcome, now, now + (order.seconds or 0.0))
-        self.unreachable.pop(port, None)
+        self.out_of_reach.forget(port)
         dialled_before = self.addresses(port)
         self._workers.serve(self._message(route, refuse=outcome), ())
         self._order_all(port, order, dialled_before)
@@ -176,24 +179,7 @@ class Serving:
         self._orders = {key: order for key, order in self._orders.items() if key[0] != port}
 
     def _message(self, route: Route, refuse: Outcome | None = None) -> messages.Serve:
-        node = route.key.node
-        serve = messages.Serve(
-            port=route.port,
-            cache=route.key.cache,
-            kind=route.key.kind,
-            node="" if node is None else str(node),
-            addresses=dial_addresses(route, self._knowledge.book, self._clock()),
-            rotates=always_rotates(route.key.kind, route.mode),
-            allow=None if route.allow is None else tuple(str(network) for network in route.allow),
-            connect_seconds=route.limits.connect_seconds,
-            idle_seconds=route.limits.idle_seconds,
-            keepalive_seconds=route.limits.keepalive_seconds,
-            refuse=None if refuse is None else refuse.value,
-            limit_group=route.limit_group,
-            max_connections=route.max_connections,
-            max_connections_per_client=route.max_connections_per_client,
-        )
-        self._sent[route.port] = serve
+        self._sent[route.port] = serve = serve_message(route, self._knowledge.book, self._clock(), refuse)
         if refuse is None and (leftovers := self._leftovers.get(route.port)) is not None:
             leftovers.addresses.difference_update(self.addresses(route.port))
         return serve
@@ -216,24 +202,23 @@ class Serving:
         self.look_after()
 
     def counted(self, worker: int, counts: messages.Counts) -> None:
-        """Take in what a worker has open."""
+        """Take in what a worker has open, and whether nodes are trusted again."""
         self._tally.take(worker, counts)
+        for port in self.out_of_reach.counted(counts.routes):
+            event(_log, logging.INFO, "node answers again", port=port, route=self.current[port].key)
 
     def worker_lost(self, worker: int) -> None:
         """Forget what a dead worker had open."""
         self._tally.forget(worker)
 
-    def dial_failed(self, port: int, detail: str) -> Route | None:
-        """No address of the route answers; return the route if that is news."""
+    def dial_failed(self, port: int, outcome: str, detail: str) -> Route | None:
+        """No address of the route answers, or the node there cannot be trusted; return the route if that is news."""
         route = self.current.get(port)
-        is_news = route is not None and port not in self.unreachable
-        if route is not None:
-            self.unreachable[port] = detail
-        return route if is_news else None
+        return route if route is not None and self.out_of_reach.failed(port, outcome, detail) else None
 
     def dial_recovered(self, port: int) -> Route | None:
         """The route answers; return it if that is news."""
-        return self.current.get(port) if self.unreachable.pop(port, None) is not None else None
+        return self.current.get(port) if self.out_of_reach.forget(port) else None
 
     def tick(self) -> None:
         """Do what time asks for; to be called about once a second."""
@@ -282,7 +267,7 @@ class Serving:
             if not facts.is_current and not facts.is_rotating:
                 doubtful[address] = route.limits.connect_seconds
             self._order(port, address, ending(facts), now)
-        for port in self.unreachable:
+        for port in self.out_of_reach.to_be_asked():
             for ip, number in self._sent[port].addresses:
                 doubtful[Address(ip, number)] = self.current[port].limits.connect_seconds
         self._silent &= doubtful.keys()
@@ -320,8 +305,10 @@ class Serving:
             self._silent.add(address)
             return
         self._silent.discard(address)
-        for port in [port for port in self.unreachable if (address.ip, address.port) in self._sent[port].addresses]:
-            del self.unreachable[port]
+        for port in self.out_of_reach.to_be_asked():
+            if (address.ip, address.port) not in self._sent[port].addresses:
+                continue
+            self.out_of_reach.forget(port)
             event(_log, logging.INFO, "node answers again", port=port, route=self.current[port].key, address=address)
 
     def connections(self, port: int) -> int:
@@ -340,3 +327,8 @@ class Serving:
     async def close(self) -> None:
         """Ask no more; the sockets and workers are the caller's to end."""
         await self._prober.close()
+
+
+def _node_side(route: Route) -> tuple[str, str, str | None]:
+    """Return what a handshake with the node depends on."""
+    return route.node_tls, route.node_ca, route.server_name

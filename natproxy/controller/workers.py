@@ -80,6 +80,7 @@ class Workers:
         self._numbers = itertools.count(1)
         self._served: dict[int, Served] = {}
         self._policy = messages.Policy(log_connections=True)
+        self._tls: messages.Tls | None = None
         self._is_stopping = False
         self._starting: Worker | None = None
         self._counts = create_shared_counts(count) if count > 1 else None
@@ -133,6 +134,8 @@ class Workers:
         loop = asyncio.get_running_loop()
         loop.add_reader(worker.channel.fileno(), self._readable, worker)
         self._send(worker, self._policy)
+        if self._tls is not None:  # before any port that needs it
+            self._send(worker, self._tls)
         if self._is_stopping:  # it was asked for before the stop
             self._send(worker, messages.Stop(0.0))
         else:
@@ -205,6 +208,8 @@ class Workers:
         except ChannelError as error:
             if isinstance(message, messages.Serve) and sockets:
                 event(_log, logging.ERROR, "worker gets no port", worker=worker.number, port=message.port, error=error)
+            elif isinstance(message, messages.Tls):
+                event(_log, logging.ERROR, "worker gets no certificates", worker=worker.number, error=error)
         self._watch_writing(worker)
 
     def _watch_writing(self, worker: Worker) -> None:
@@ -274,6 +279,12 @@ class Workers:
         if policy != self._policy:
             self._policy = policy
             self._broadcast(policy)
+
+    def set_tls(self, tls: messages.Tls) -> None:
+        """Tell what TLS is spoken with from now on. It holds keys: no word of it may get into a log."""
+        if tls != self._tls:
+            self._tls = tls
+            self._broadcast(tls)
 
     def _broadcast(self, message: messages.Down) -> None:
         for worker in self._workers.values():

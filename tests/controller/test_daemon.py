@@ -115,6 +115,19 @@ def test_a_bad_config_is_told_before_anything_is_done(host: Host) -> None:
     assert not host.state_dir.exists()
 
 
+def test_a_certificate_that_cannot_be_used_is_told_by_its_key_and_nothing_is_left_behind(host: Host) -> None:
+    missing = host.directory / "server.crt"
+    host.write(f"tls: {{certificate: {missing}, key: {missing}}}\nstatic: [{{name: a, port: 6490, target: 'a:1'}}]")
+    with pytest.raises(ConfigError) as caught:
+        daemon_module.run(host.config)
+    assert str(caught.value) == (
+        f"{host.config}: tls.certificate: {missing}: it cannot be read: No such file or directory"
+    )
+    assert free(host.admin)
+    assert not (host.state_dir / "control.sock").exists()
+    assert host.aws.is_closed
+
+
 def test_it_runs_on_uvloop(host: Host) -> None:
     async def life() -> int:
         async with host.running() as (_, task):

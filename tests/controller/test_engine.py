@@ -1,14 +1,81 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 import os
 import signal
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from socket import socket
 
 import pytest
 
+from natproxy import messages
+from natproxy.controller import engine as engine_module
 from natproxy.controller.desk import Desk
-from natproxy.errors import NatproxyError
+from natproxy.controller.workers import Workers
+from natproxy.errors import ConfigError, NatproxyError
+from natproxy.model import Outcome
 from tests.controller.host import Host, shown, tick_until, world
 from tests.discover.samples import answers_of
+from tests.standins.certificates import Authority, Issued
+
+CA = Authority()
+
+
+class Overheard(Workers):
+    """Workers, and what they were told of TLS and of ports, in that order."""
+
+    told: list[messages.Tls | messages.Serve]
+
+    def set_tls(self, tls: messages.Tls) -> None:
+        self.__dict__.setdefault("told", []).append(tls)
+        super().set_tls(tls)
+
+    def serve(self, serve: messages.Serve, sockets: Sequence[socket]) -> None:
+        self.told.append(serve)
+        super().serve(serve, sockets)
+
+    def take(self) -> list[messages.Tls | messages.Serve]:
+        """Return what they were told since the last time."""
+        told, self.told = self.told, []
+        return told
+
+
+@pytest.fixture
+def overheard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "Workers", Overheard)
+
+
+def told(engine: engine_module.Engine) -> list[messages.Tls | messages.Serve]:
+    assert isinstance(engine.workers, Overheard)
+    return engine.workers.take()
+
+
+def write_tls(host: Host, issued: Issued, more: str = "", *, options: str = "") -> Path:
+    """Terminate TLS on the static port; return the directory of the files."""
+    certificate, key = issued.write(host.directory)
+    host.write(
+        f"tls: {{certificate: {certificate}, key: {key}{options}}}\n"
+        f"static: [{{name: legacy, port: {host.static}, target: '127.0.0.1:{host.nobody}'}}]\n{more}"
+    )
+    return host.directory
+
+
+async def shown_serial(host: Host) -> int:
+    """The serial number of the certificate that a client of the static port sees now."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=CA.pem.decode())
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", host.static, ssl=context, server_hostname="cache.example.com"
+    )
+    certificate = writer.get_extra_info("peercert")
+    writer.close()
+    with contextlib.suppress(ConnectionError):  # nobody is behind the port
+        await reader.read()
+    return int(certificate["serialNumber"], 16)
 
 
 async def test_a_first_cache_that_a_reload_adds_is_discovered_and_the_last_one_removed_ends_it(host: Host) -> None:
@@ -135,3 +202,118 @@ async def test_a_gone_node_s_port_can_be_released(host: Host) -> None:
         port = Desk(daemon.engine).ports()["ports"][0]["port"]
         assert Desk(daemon.engine).release(names[0]) == f"port {port} of {names[0]} is free again"
         assert len(Desk(daemon.engine).ports()["ports"]) == 3
+
+
+# Certificates and the like.
+
+
+@pytest.mark.usefixtures("overheard")
+async def test_bad_files_keep_it_from_starting_before_a_worker_runs(host: Host) -> None:
+    write_tls(host, CA.issue("cache", dns=["cache.example.com"]))
+    (host.directory / "server.key").chmod(0o644)
+    daemon = host.daemon()
+    with pytest.raises(
+        ConfigError, match=r"natproxy\.yaml: tls\.key: .*server\.key: .* mode 0644 lets every user at it"
+    ):
+        await daemon.run()
+    assert daemon.engine.workers.running == 0
+    assert "told" not in vars(daemon.engine.workers)
+
+
+@pytest.mark.usefixtures("overheard")
+async def test_workers_have_the_certificates_before_any_port(host: Host) -> None:
+    issued = CA.issue("cache", dns=["cache.example.com"])
+    write_tls(host, issued)
+    async with host.running() as (daemon, _):
+        first, second = told(daemon.engine)[:2]
+        assert isinstance(first, messages.Tls)
+        assert first.server is not None
+        assert first.server.certificate == issued.certificate
+        assert isinstance(second, messages.Serve)
+        assert (second.port, second.client_tls) == (host.static, "terminate")
+
+
+async def test_a_certificate_that_changes_on_disk_is_shown_to_new_clients(host: Host) -> None:
+    first, second = (CA.issue("cache", dns=["cache.example.com"]) for _ in range(2))
+    write_tls(host, first)
+    async with host.running() as (daemon, _):
+        assert await shown_serial(host) == first.serial
+        second.write(host.directory)
+        await tick_until(daemon, lambda: shown(daemon, 'natproxy_tls_file_loads_total{result="accepted"}') == "2.0")
+        async with asyncio.timeout(20):
+            while await shown_serial(host) != second.serial:  # the worker may be told a moment later
+                pass
+
+
+async def test_a_certificate_that_becomes_bad_stays_in_use_and_that_shows(host: Host) -> None:
+    issued = CA.issue("cache", dns=["cache.example.com"])
+    write_tls(host, issued)
+    async with host.running() as (daemon, _):
+        desk = Desk(daemon.engine)
+        assert desk.readiness() == (True, "ready")
+        (host.directory / "server.crt").write_bytes(b"")
+        await tick_until(daemon, lambda: shown(daemon, "natproxy_tls_files_good") == "0.0")
+        assert await shown_serial(host) == issued.serial
+        why = f"tls.certificate: {host.directory}/server.crt: there is no certificate in it (PEM, BEGIN CERTIFICATE)"
+        assert desk.readiness() == (True, f"ready; TLS files are bad, the old ones stay in use ({why})")
+        assert list(desk.routes()["notes"]) == [f"TLS files are bad, the old ones stay in use ({why})"]
+
+
+async def test_a_reload_with_bad_files_is_refused_as_a_whole(host: Host) -> None:
+    issued = CA.issue("cache", dns=["cache.example.com"])
+    write_tls(host, issued)
+    async with host.running() as (daemon, _):
+        write_tls(host, issued, f"nodes: {{ca: {host.directory}/nodes.crt}}\nlog: {{level: error}}")
+        verdict = await Desk(daemon.engine).reload()
+        assert not verdict.ok
+        assert verdict.message == (
+            f"{host.config}: nodes.ca: {host.directory}/nodes.crt: it cannot be read: No such file or directory"
+        )
+        assert str(daemon.engine.config.log.level) == "info"
+        (host.directory / "nodes.crt").write_bytes(CA.pem)
+        assert (await Desk(daemon.engine).reload()).ok
+        assert str(daemon.engine.config.log.level) == "error"
+        assert daemon.engine.credentials.tls.node_cas == {f"{host.directory}/nodes.crt": CA.pem}
+
+
+@pytest.mark.usefixtures("overheard")
+async def test_a_reload_that_asks_for_no_certificates_any_more_tells_the_ports_first_who_may_connect(
+    host: Host,
+) -> None:
+    issued = CA.issue("cache", dns=["cache.example.com"])
+    (host.directory / "clients.crt").write_bytes(CA.pem)
+    asking = f", client_ca: {host.directory}/clients.crt"
+    write_tls(host, issued, options=asking)
+    async with host.running() as (daemon, _):
+        told(daemon.engine)
+        write_tls(host, issued, "clients: {allow: [192.0.2.1]}")
+        assert (await Desk(daemon.engine).reload()).ok
+        before, serve, after = told(daemon.engine)
+        assert isinstance(before, messages.Tls)
+        assert isinstance(serve, messages.Serve)
+        assert isinstance(after, messages.Tls)
+        assert (before.server and before.server.client_ca, serve.allow) == (CA.pem, ("192.0.2.1/32",))
+        assert after.server is not None
+        assert after.server.client_ca is None
+        write_tls(host, issued, options=asking)
+        assert (await Desk(daemon.engine).reload()).ok
+        before, serve, after = told(daemon.engine)
+        assert isinstance(before, messages.Tls)
+        assert isinstance(serve, messages.Serve)
+        assert (before.server and before.server.client_ca, serve.allow) == (CA.pem, None)
+        assert after == before
+
+
+async def test_a_node_that_is_not_trusted_is_not_said_to_be_silent(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.write(f"static: [{{name: legacy, port: {host.static}, target: '127.0.0.1:{host.nobody}'}}]")
+    async with host.running() as (daemon, _):
+        caplog.set_level(logging.WARNING, "natproxy")
+        for outcome, detail in ((Outcome.REFUSED, "refused"), (Outcome.NODE_HANDSHAKE, "unknown-ca: not trusted")):
+            daemon.engine._heard(1, messages.DialFailed(host.static, outcome.value, detail))
+        found = [(record.getMessage(), vars(record)["natproxy_fields"].get("detail")) for record in caplog.records]
+        assert [told for told in found if told[1] is not None] == [
+            ("node does not answer", "refused"),
+            ("TLS handshake with node fails", "unknown-ca: not trusted"),
+        ]

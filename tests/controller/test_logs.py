@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natproxy.controller.logs import JsonFormatter, TextFormatter, escaped, event, set_up_logs
+from natproxy.controller.logs import JsonFormatter, TextFormatter, escaped, event, log_connection, set_up_logs
+from natproxy.messages import FinishedConnection
 from natproxy.model import Address, Endpoint, Kind, NodeId, Outcome, RouteKey
 
 log = logging.getLogger("natproxy.test")
@@ -49,6 +50,52 @@ def test_a_text_line_is_a_sentence_and_fields(stream: io.StringIO) -> None:
     assert rest == "info connection ended port=6379 client=198.51.100.27:50000 outcome=idle\n"
     assert len(time) == len("2026-01-31T12:00:00.123Z")
     assert time.endswith("Z")
+
+
+def finished(outcome: Outcome, **more: str) -> FinishedConnection:
+    return FinishedConnection(
+        6379, "my-redis", "primary", "", "198.51.100.27:50000", "10.0.1.230:6379", 14, 7, 0.5, outcome.value, **more
+    )
+
+
+def test_a_connection_without_tls_has_no_fields_of_it(stream: io.StringIO) -> None:
+    set_up_logs("text", "info", stream=stream, environ={})
+    log_connection(log, finished(Outcome.CLIENT_CLOSED))
+    assert stream.getvalue().partition(" info ")[2] == (
+        "connection ended port=6379 cache=my-redis kind=primary client=198.51.100.27:50000 address=10.0.1.230:6379 "
+        "client_bytes=14 node_bytes=7 seconds=0.5 outcome=client-closed\n"
+    )
+
+
+def test_a_connection_tells_whose_certificate_it_showed_and_what_both_legs_spoke(stream: io.StringIO) -> None:
+    set_up_logs("json", "info", stream=stream, environ={})
+    log_connection(
+        log,
+        finished(Outcome.REVOKED, certificate="dev1", serial="01AB", client_tls="TLSv1.3", node_tls="TLSv1.2"),
+    )
+    found = json.loads(stream.getvalue())
+    tls = {key: found[key] for key in ("client", "certificate", "serial", "client_tls", "node_tls", "outcome")}
+    assert tls == {
+        "client": "198.51.100.27:50000",
+        "certificate": "dev1",
+        "serial": "01AB",
+        "client_tls": "TLSv1.3",
+        "node_tls": "TLSv1.2",
+        "outcome": "certificate-revoked",
+    }
+
+
+def test_why_a_handshake_failed_stands_in_its_connection_s_line(stream: io.StringIO) -> None:
+    set_up_logs("text", "info", stream=stream, environ={})
+    log_connection(log, finished(Outcome.CLIENT_HANDSHAKE, detail="expired: certificate has expired"))
+    assert stream.getvalue().endswith('outcome=client-handshake detail="expired: certificate has expired"\n')
+
+
+def test_a_certificate_s_name_cannot_forge_a_field(stream: io.StringIO) -> None:
+    set_up_logs("text", "info", stream=stream, environ={})
+    log_connection(log, finished(Outcome.CLIENT_CLOSED, certificate="dev1 serial=02\nx", serial="01"))
+    assert r'certificate="dev1 serial=02\nx" serial=01' in stream.getvalue()
+    assert stream.getvalue().count("\n") == 1
 
 
 def test_a_time_is_utc_with_milliseconds() -> None:

@@ -11,7 +11,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from natproxy.controller.metrics import Metrics, NodeChange
 from natproxy.controller.status import RouteStatus
 from natproxy.messages import DIAL_BUCKETS, Counts, RouteCounts
-from natproxy.model import DiscoveryFailure, Kind, Mode, NodeId, Outcome, Role, Route, RouteKey, RouteState
+from natproxy.model import (
+    DiscoveryFailure,
+    HandshakeFailure,
+    Kind,
+    Mode,
+    NodeId,
+    Outcome,
+    Role,
+    Route,
+    RouteKey,
+    RouteState,
+)
+from natproxy.tls.expiry import Expiry
 
 NODE = RouteKey("my-redis", Kind.NODE, NodeId("my-redis-001", "0001"))
 PRIMARY = RouteKey("my-redis", Kind.PRIMARY)
@@ -54,8 +66,14 @@ def fill(metrics: Metrics) -> None:
         [status(6379, NODE, role=Role.REPLICA), status(6380, PRIMARY, RouteState.UNREACHABLE)],
         [RouteKey("other", Kind.READER)],
     )
-    route = RouteCounts(6379, 1, 2, {"client-closed": 1}, 100, 2000, DIALS, 1.5, ())
-    metrics.record_counts(1, Counts(1, (route,), accept_pauses=1, dropped_logs=2))
+    results = dict.fromkeys(["ok", *(failure.value for failure in HandshakeFailure)], 1)
+    route = RouteCounts(6379, 1, 2, {"client-closed": 1}, 100, 2000, DIALS, 1.5, (), results, results)
+    sessions = tuple((side, "TLSv1.3", "TLS_AES_128_GCM_SHA256", side == "node", 1) for side in ("client", "node"))
+    metrics.record_counts(1, Counts(1, (route,), accept_pauses=1, dropped_logs=2, sessions=sessions))
+    subject = 'O="Quoted\\, Inc.",CN=größe\n'
+    expiries = [Expiry(use, subject, "0A", 1.7e9) for use in ("certificate", "client_ca", "nodes_ca")]
+    metrics.tls.show_files([*expiries, Expiry("crl", subject, "", 1.7e9)], are_good=False)
+    metrics.tls.record_load(is_accepted=True)
     metrics.record_worker_loss(1)
     metrics.show_workers(1)
     for failure in (None, *DiscoveryFailure):
@@ -94,6 +112,7 @@ def test_every_family_is_there_from_the_start_and_explained(metrics: Metrics) ->
     assert sorted(found) == [
         "natproxy_accept_pauses",
         "natproxy_build_info",
+        "natproxy_certificate_expiry_timestamp_seconds",
         "natproxy_client_bytes",
         "natproxy_config_last_reload_success_timestamp_seconds",
         "natproxy_config_last_reload_successful",
@@ -101,10 +120,12 @@ def test_every_family_is_there_from_the_start_and_explained(metrics: Metrics) ->
         "natproxy_connections",
         "natproxy_connections_ended",
         "natproxy_connections_open",
+        "natproxy_crl_next_update_timestamp_seconds",
         "natproxy_dial_seconds",
         "natproxy_discovery_failures",
         "natproxy_discovery_last_success_timestamp_seconds",
         "natproxy_discovery_runs",
+        "natproxy_handshakes",
         "natproxy_listener_state",
         "natproxy_log_lines_dropped",
         "natproxy_name_failures",
@@ -112,6 +133,9 @@ def test_every_family_is_there_from_the_start_and_explained(metrics: Metrics) ->
         "natproxy_node_changes",
         "natproxy_node_info",
         "natproxy_state_save_failures",
+        "natproxy_tls_file_loads",
+        "natproxy_tls_files_good",
+        "natproxy_tls_sessions",
         "natproxy_unplaced_routes",
         "natproxy_worker_restarts",
         "natproxy_workers",
@@ -126,13 +150,18 @@ def test_labels_are_closed_sets_and_never_a_client(metrics: Metrics) -> None:
     route = {"cache", "node", "kind", "port"}
     allowed = {
         "natproxy_build_info": {"version", "python"},
+        "natproxy_certificate_expiry_timestamp_seconds": {"use", "subject", "serial"},
+        "natproxy_crl_next_update_timestamp_seconds": {"issuer"},
         "natproxy_config_reloads": {"result"},
         "natproxy_connections_ended": {*route, "outcome"},
         "natproxy_dial_seconds": {*route, "le"},
         "natproxy_discovery_failures": {"reason"},
+        "natproxy_handshakes": {*route, "side", "result", "reason"},
         "natproxy_listener_state": {*route, "state"},
         "natproxy_node_changes": {"change"},
         "natproxy_node_info": {*route, "role", "zone"},
+        "natproxy_tls_file_loads": {"result"},
+        "natproxy_tls_sessions": {"side", "version", "cipher", "resumed"},
         "natproxy_unplaced_routes": {"cache"},
     }
     of_routes = {"connections", "connections_open", "client_bytes", "node_bytes"}
@@ -191,6 +220,24 @@ def test_dials_are_a_cumulative_histogram(metrics: Metrics) -> None:
     assert buckets == [2 * sum(DIALS[: end + 1]) for end in range(len(DIALS))]
     assert found[f"natproxy_dial_seconds_count{{{NODE_LABELS}}}"] == 2 * sum(DIALS)
     assert found[f"natproxy_dial_seconds_sum{{{NODE_LABELS}}}"] == 3.0
+
+
+def test_handshakes_are_counted_by_route_side_and_reason(metrics: Metrics) -> None:
+    metrics.show_routes([status(6379, NODE), status(6380, PRIMARY)])
+    told = RouteCounts(6379, 0, 0, {}, 0, 0, (), 0.0, (), {"ok": 2, "no-certificate": 1}, {"ok": 1})
+    metrics.record_counts(1, Counts(0, (told,), sessions=(("client", "TLSv1.3", "TLS_AES_128_GCM_SHA256", True, 2),)))
+    metrics.record_counts(2, Counts(0, (told,)))
+    shown = 'natproxy_handshakes_total{{cache="my-redis",kind="node",node="my-redis-001/0001",port="6379",{}}}'
+    assert ours(metrics, "natproxy_handshakes_total") == {
+        shown.format('reason="",result="ok",side="client"'): 4,
+        shown.format('reason="no-certificate",result="failed",side="client"'): 2,
+        shown.format('reason="",result="ok",side="node"'): 2,
+    }
+    assert ours(metrics, "natproxy_tls_sessions_total") == {
+        'natproxy_tls_sessions_total{cipher="TLS_AES_128_GCM_SHA256",resumed="true",side="client",version="TLSv1.3"}': 2
+    }
+    metrics.show_routes([status(6380, PRIMARY)])
+    assert ours(metrics, "natproxy_handshakes_total") == {}
 
 
 def test_a_route_is_in_one_state(metrics: Metrics) -> None:

@@ -11,7 +11,7 @@ from natproxy.controller.serving import Serving
 from natproxy.controller.sockets import Sockets
 from natproxy.controller.status import RouteStatus
 from natproxy.messages import Counts, RouteCounts
-from natproxy.model import Address, Cache, Kind, NodeTls, Role, RouteState
+from natproxy.model import Address, Cache, Kind, NodeTls, Outcome, Role, RouteState
 from natproxy.plan.guard import Known
 from tests.controller.samples import Clock, Recorder, free_ports, knowledge
 from tests.plan.samples import host, key, node, redis, snapshot
@@ -26,7 +26,8 @@ class Stage:
 
     def __init__(self, directory: Path) -> None:
         (self.port,) = free_ports(1)
-        text = f"clients: {{allow: [0.0.0.0/0]}}\ncaches: [{{id: my-redis, ports: {self.port}-{self.port}}}]\n"
+        own = "nodes: {tls: off}"
+        text = f"clients: {{allow: [0.0.0.0/0]}}\ncaches: [{{id: my-redis, ports: {self.port}-{self.port}, {own}}}]\n"
         self.clock = Clock()
         self.knowledge = knowledge(directory, text, snapshot(ONE), clock=self.clock)
         self.sockets = Sockets(["127.0.0.1"])
@@ -89,10 +90,18 @@ async def test_a_name_that_resolves_no_more_is_served_at_its_last_addresses(stag
 async def test_a_node_that_does_not_answer(stage: Stage) -> None:
     stage.settle()
     stage.resolves()
-    stage.serving.dial_failed(stage.port, "10.0.1.230:6379 refused the connection")
+    stage.serving.dial_failed(stage.port, Outcome.REFUSED, "10.0.1.230:6379 refused the connection")
     assert stage.state() == (RouteState.UNREACHABLE, "10.0.1.230:6379 refused the connection")
     stage.serving.dial_recovered(stage.port)
     assert stage.state() == (RouteState.OPEN, "")
+
+
+async def test_a_node_whose_certificate_does_not_verify(stage: Stage) -> None:
+    stage.settle()
+    stage.resolves()
+    why = "wrong-name: 10.0.1.230:6379: the certificate is for other.example"
+    stage.serving.dial_failed(stage.port, Outcome.NODE_HANDSHAKE, why)
+    assert stage.state() == (RouteState.UNREACHABLE, why)
 
 
 async def test_a_port_that_is_taken(stage: Stage) -> None:
@@ -108,7 +117,7 @@ async def test_a_node_that_is_being_created(stage: Stage) -> None:
     assert stage.state() == (RouteState.ABSENT, "AWS gives no address for it yet")
 
 
-async def test_a_cache_that_needs_what_this_version_lacks(stage: Stage) -> None:
+async def test_a_cache_that_needs_what_the_config_forbids(stage: Stage) -> None:
     stage.settle(redis(nodes=(PRIMARY_NODE,), endpoints={}, tls=NodeTls.REQUIRED))
     state, reason = stage.state()
     assert state is RouteState.ERROR

@@ -21,6 +21,7 @@ from tests.plan.samples import node, redis, snapshot
 
 A, B = Address("127.0.0.2", 6379), Address("127.0.0.3", 6379)
 DRAIN = Limits().drain_seconds
+REFUSED, NODE_HANDSHAKE = Outcome.REFUSED, Outcome.NODE_HANDSHAKE
 
 
 class Doubts(Prober):
@@ -96,6 +97,11 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     await stage.serving.close()
 
 
+def reason(stage: Stage) -> str | None:
+    """Why the first port's route is out of reach."""
+    return stage.serving.out_of_reach.reason(stage.ports[0])
+
+
 def is_open(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
@@ -126,6 +132,7 @@ async def test_a_route_is_opened_and_told_to_the_workers(stage: Stage) -> None:
         limit_group="g",
         max_connections=7,
         max_connections_per_client=3,
+        sniffs=True,
     )
 
 
@@ -298,11 +305,11 @@ async def test_limits_change_for_new_connections_only(stage: Stage) -> None:
 
 async def test_a_port_that_goes_to_another_node_drains_the_connections_to_the_first(stage: Stage) -> None:
     stage.apply(stage.route())
-    stage.serving.dial_failed(stage.ports[0], "refused")
+    stage.serving.dial_failed(stage.ports[0], REFUSED, "refused")
     stage.workers.take()
     stage.apply(stage.route(name="other", limits=Limits(drain_seconds=7.0)), is_reload=True)
     assert stage.workers.take_orders() == [drained(stage.ports[0], None, Outcome.ROUTE_CHANGED, 7.0)]
-    assert stage.serving.unreachable == {}  # that was another node's
+    assert not stage.serving.out_of_reach  # that was another node's
 
 
 async def test_connections_left_over_from_another_route_are_not_cut_for_the_port_s_new_one(stage: Stage) -> None:
@@ -362,6 +369,38 @@ async def test_a_role_that_moves_while_a_changed_route_drains_cuts_all_the_same(
     stage.workers.take()
     stage.answers("master", B)
     assert stage.workers.take_orders() == [cut(port, A, Outcome.ROLE_MOVED)]
+
+
+async def test_a_cache_that_begins_to_take_tls_is_spoken_to_so_from_then_on_and_nobody_is_cut(stage: Stage) -> None:
+    stage.knowledge.take_name("target", (A.ip,), "")
+    stage.apply(stage.route())
+    stage.counts(stage.ports[0], A=1)
+    stage.workers.take()
+    stage.apply(stage.route(node_tls="on"))
+    (serve,) = stage.workers.take()
+    assert isinstance(serve, messages.Serve)
+    assert (serve.node_tls, serve.names) == (True, ("target",))
+    stage.pass_seconds(10.0)
+    assert stage.workers.take_orders() == []
+
+
+async def test_a_reload_that_changes_what_the_node_is_spoken_to_in_drains(stage: Stage) -> None:
+    stage.apply(stage.route())
+    stage.workers.take()
+    stage.apply(stage.route(node_tls="on"), is_reload=True)
+    assert stage.workers.take_orders() == [drained(stage.ports[0], None, Outcome.ROUTE_CHANGED)]
+
+
+@pytest.mark.parametrize("change", [{"certificates": ("dev1",)}, {"allow": ()}, {"node_ca": "/n.crt"}])
+async def test_who_may_connect_and_who_is_trusted_is_told_and_drains_nothing(
+    stage: Stage, change: dict[str, Any]
+) -> None:
+    before = stage.route(client_tls="terminate", node_tls="on")
+    stage.apply(before)
+    stage.workers.take()
+    assert stage.apply(replace(before, **change), is_reload=True) == (0, 1, 0)
+    (serve,) = stage.workers.take()
+    assert isinstance(serve, messages.Serve)
 
 
 # Names, roles and live connections.
@@ -497,13 +536,13 @@ async def test_connections_are_counted_over_all_workers_and_forgotten_with_their
 async def test_a_route_that_does_not_answer_is_news_once(stage: Stage) -> None:
     route = stage.route()
     stage.apply(route)
-    assert stage.serving.dial_failed(route.port, "refused") == route
-    assert stage.serving.dial_failed(route.port, "timed out") is None
-    assert stage.serving.unreachable == {route.port: "timed out"}
+    assert stage.serving.dial_failed(route.port, REFUSED, "refused") == route
+    assert stage.serving.dial_failed(route.port, REFUSED, "timed out") is None
+    assert reason(stage) == "timed out"
     assert stage.serving.dial_recovered(route.port) == route
     assert stage.serving.dial_recovered(route.port) is None
-    assert stage.serving.dial_failed(1, "a port that is not served") is None
-    assert stage.serving.unreachable == {}
+    assert stage.serving.dial_failed(1, REFUSED, "a port that is not served") is None
+    assert not stage.serving.out_of_reach
 
 
 async def test_a_route_that_does_not_answer_is_asked_until_it_does(
@@ -513,23 +552,63 @@ async def test_a_route_that_does_not_answer_is_asked_until_it_does(
     route = stage.route()
     stage.apply(route)
     stage.answers("target", A)
-    stage.serving.dial_failed(route.port, "refused")
+    stage.serving.dial_failed(route.port, REFUSED, "refused")
     stage.serving.tick()
     assert stage.doubts.watched == {A: 3.0}
     stage.serving._probed(A, False)
-    assert route.port in stage.serving.unreachable
+    assert reason(stage) == "refused"
     stage.serving._probed(A, True)
-    assert stage.serving.unreachable == {}
+    assert not stage.serving.out_of_reach
     assert caplog.records[-1].getMessage() == "node answers again"
+
+
+async def test_a_node_that_is_not_trusted_is_not_well_again_because_it_takes_connections(stage: Stage) -> None:
+    route = stage.route(node_tls="on")
+    stage.apply(route)
+    stage.answers("target", A)
+    stage.serving.dial_failed(route.port, NODE_HANDSHAKE, "expired: the certificate has expired")
+    stage.pass_seconds(1.0)
+    assert stage.doubts.watched == {}
+    stage.serving._probed(A, True)
+    assert reason(stage) == "expired: the certificate has expired"
+    assert stage.serving.dial_recovered(route.port) == route
+    assert reason(stage) is None
+
+
+async def test_a_handshake_with_any_worker_tells_that_a_node_is_trusted_again(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    route = stage.route(node_tls="on")
+    stage.apply(route)
+    stage.serving.dial_failed(route.port, NODE_HANDSHAKE, "expired")
+    stage.serving.worker_lost(1)
+    counts = messages.RouteCounts(route.port, 1, 1, {}, 0, 0, (), 0.0, (), {}, {"ok": 1})
+    stage.serving.counted(2, messages.Counts(1, (counts,)))
+    assert reason(stage) is None
+    assert caplog.records[-1].getMessage() == "node answers again"
+
+
+@pytest.mark.parametrize(
+    "change", [{"node_ca": "/tls/nodes.crt"}, {"server_name": "node.example"}, {"node_tls": "off"}]
+)
+async def test_a_node_that_is_not_trusted_may_be_by_other_terms(stage: Stage, change: dict[str, Any]) -> None:
+    route = stage.route(node_tls="on")
+    stage.apply(route)
+    stage.serving.dial_failed(route.port, NODE_HANDSHAKE, "unknown-ca")
+    stage.apply(replace(route, limits=Limits(connect_seconds=1.0)))
+    assert reason(stage) == "unknown-ca"
+    stage.apply(replace(route, **change))
+    assert reason(stage) is None
 
 
 async def test_a_draining_route_is_not_unreachable(stage: Stage) -> None:
     route = stage.route()
     stage.apply(route)
-    stage.serving.dial_failed(route.port, "refused")
+    stage.serving.dial_failed(route.port, REFUSED, "refused")
     stage.apply()
-    assert stage.serving.unreachable == {}
-    assert stage.serving.dial_failed(route.port, "refused") is None
+    assert not stage.serving.out_of_reach
+    assert stage.serving.dial_failed(route.port, REFUSED, "refused") is None
     stage.pass_seconds(1.0)
 
 
@@ -540,7 +619,7 @@ async def test_nothing_grows_with_the_days(stage: Stage) -> None:
         stage.apply(stage.route(name=name))
         stage.answers(name, A)
         stage.counts(stage.ports[0], worker=day, A=1)
-        stage.serving.dial_failed(stage.ports[0], "refused")
+        stage.serving.dial_failed(stage.ports[0], REFUSED, "refused")
         stage.answers(name, B)
         stage.pass_seconds(10.0)
         stage.serving._probed(A, False)
@@ -549,6 +628,6 @@ async def test_nothing_grows_with_the_days(stage: Stage) -> None:
         stage.serving.worker_lost(day)
         stage.pass_seconds(DRAIN + 1.0)
     left = {**vars(stage.serving), **vars(stage.serving._tally)}
-    for name in ("current", "draining", "not_open", "unreachable", "_sent", "_live", "_open", "_orders", "_leftovers"):
+    for name in ("current", "draining", "not_open", "out_of_reach", "_sent", "_live", "_open", "_orders", "_leftovers"):
         assert not left[name], name
     assert not left["_silent"]

@@ -110,6 +110,18 @@ def test_a_route_is_shown_as_the_interface_says() -> None:
     }
 
 
+def test_a_route_shows_what_clients_speak_and_a_cache_what_it_accepts() -> None:
+    for client_tls in ("off", "terminate", "passthrough"):
+        for told in NodeTls:
+            route = Route(6389, NODE_KEY, Endpoint("a.example", 6379), Mode.CLUSTER_DISABLED, client_tls=client_tls)
+            cache = Cache("my-redis", "redis", Mode.CLUSTER_DISABLED, told, ())
+            shown = routes_document(config(), Snapshot((cache,)), [RouteStatus(route, RouteState.OPEN)], NOW)
+            assert (caches(shown)["my-redis"]["tls"], caches(shown)["my-redis"]["routes"][0]["tls"]) == (
+                told.value,
+                client_tls,
+            )
+
+
 def test_the_document_is_what_the_commands_read() -> None:
     document = routes_document(config(), Snapshot((MY_REDIS,)), [status(6389, NODE_KEY)], NOW)
     found = msgspec.json.decode(msgspec.json.encode(document), type=RoutesDocument)

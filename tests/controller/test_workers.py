@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -13,11 +15,14 @@ import msgspec
 import pytest
 import uvloop
 
+from natproxy import channel as channel_module
 from natproxy import messages
 from natproxy.controller import workers as workers_module
+from natproxy.controller.logs import TextFormatter
 from natproxy.controller.workers import SILENT_SECONDS, WORKER_COMMAND, Workers
 from natproxy.errors import NatproxyError
 from natproxy.model import Outcome
+from tests.standins.certificates import Authority
 
 SCRIPT = """
 import os, signal, socket, sys, time
@@ -39,6 +44,15 @@ DIES_WITH_LAST_WORDS = stand_in("""
 for port in range(100):
     channel.send(messages.DialFailed(port, "node-refused", "x" * 50))
 os._exit(7)
+""")
+
+SAYS_WHAT_IT_HEARS = stand_in("""
+import select
+while True:
+    select.select([sock], [], [])
+    for message, fds in channel.receive():
+        said = message.server.certificate.decode() if isinstance(message, messages.Tls) else ""
+        channel.send(messages.DialFailed(0, type(message).__name__, said))
 """)
 
 
@@ -158,6 +172,91 @@ async def test_a_policy_is_told_when_it_is_new() -> None:
             )
         )
         assert isinstance(message, messages.Counts)
+
+
+def tls(certificate: bytes) -> messages.Tls:
+    return messages.Tls(messages.ServerTls(certificate, b"-----SECRET-----"), {})
+
+
+async def heard(stage: Stage, count: int) -> list[tuple[str, str]]:
+    """What a worker has been told: (message, the certificate in it)."""
+    said = [(await stage.hear(lambda message: isinstance(message, messages.DialFailed)))[1] for _ in range(count)]
+    return [(one.outcome, one.detail) for one in said if isinstance(one, messages.DialFailed)]
+
+
+async def test_tls_is_told_before_the_ports_and_again_when_it_is_new() -> None:
+    async with staged(1, SAYS_WHAT_IT_HEARS) as stage:
+        stage.workers.set_tls(tls(b"one"))
+        stage.workers.serve(stage.serve(client_tls="terminate"), [stage.listening])
+        stage.workers.set_tls(tls(b"one"))
+        stage.workers.set_tls(tls(b"two"))
+        assert await heard(stage, 4) == [("Policy", ""), ("Tls", "one"), ("Serve", ""), ("Tls", "two")]
+
+
+async def test_a_successor_is_told_the_newest_tls_before_its_ports() -> None:
+    async with staged(1, SAYS_WHAT_IT_HEARS) as stage:
+        stage.workers.serve(stage.serve(client_tls="terminate"), [stage.listening])
+        stage.workers.set_tls(tls(b"one"))
+        stage.workers.set_tls(tls(b"two"))
+        await heard(stage, 4)
+        ((_, pid),) = stage.workers.pids().items()
+        os.kill(pid, signal.SIGKILL)
+        await stage.next_loss()
+        assert await heard(stage, 3) == [("Policy", ""), ("Tls", "two"), ("Serve", "")]
+
+
+async def test_tls_may_be_told_before_there_are_workers() -> None:
+    stage = Stage(1, SAYS_WHAT_IT_HEARS)
+    stage.workers.set_tls(tls(b"one"))
+    try:
+        await stage.workers.start()
+        assert await heard(stage, 2) == [("Policy", ""), ("Tls", "one")]
+    finally:
+        await stage.workers.stop(0.0)
+        stage.listening.close()
+
+
+async def test_the_certificate_of_now_is_shown_by_every_worker_and_its_successor() -> None:
+    ca = Authority()
+    trusting = ssl.create_default_context(cadata=ca.pem.decode())
+
+    async def shown(stage: Stage) -> int:
+        """Talk TLS to the port; return the serial number of the certificate there."""
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(ConnectionResetError):
+                    reader, writer = await asyncio.open_connection(
+                        "127.0.0.1", stage.port, ssl=trusting, server_hostname="cache.example"
+                    )
+                    break
+            writer.write(b"PING")
+            assert await reader.readexactly(4) == b"PING"
+            serial = int(writer.get_extra_info("peercert")["serialNumber"], 16)
+            writer.transport.abort()
+            return serial
+
+    first, second = (ca.issue("cache.example", dns=["cache.example"]) for _ in range(2))
+    async with staged() as stage:
+        stage.workers.set_tls(messages.Tls(messages.ServerTls(first.certificate, first.key), {}))
+        stage.workers.serve(stage.serve(client_tls="terminate"), [stage.listening])
+        assert await shown(stage) == first.serial
+        stage.workers.set_tls(messages.Tls(messages.ServerTls(second.certificate, second.key), {}))
+        ((_, pid),) = stage.workers.pids().items()
+        os.kill(pid, signal.SIGKILL)
+        await stage.next_loss()
+        assert await shown(stage) == second.serial
+
+
+async def test_keys_are_not_logged_where_they_cannot_be_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(channel_module, "MAX_FRAME_BYTES", 64)
+    async with staged(1, SAYS_WHAT_IT_HEARS) as stage:
+        stage.workers.set_tls(tls(b"x" * 100))
+        told = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+        assert told == ["worker gets no certificates"]
+        assert not any("SECRET" in TextFormatter().format(record) for record in caplog.records)
 
 
 async def test_an_unserved_port_is_closed() -> None:
