@@ -15,6 +15,7 @@ Reading order, which is also the import rule (a module imports only from rooms a
     worker/      I/O: accepts, dials and moves bytes; knows no AWS and no files
     controller/  I/O: the one process that knows AWS, the file system and the world
     control      I/O: the commands' way to the daemon
+    pki/         the developers' CA
     tables       PURE the tables that the commands show
     cli          the commands: the only place that prints or exits
 """

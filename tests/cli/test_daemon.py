@@ -5,158 +5,15 @@ import os
 import re
 import subprocess
 import sys
-import types
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from natproxy import __version__, cli
+from natproxy.cli import daemon as daemon_commands
 from natproxy.controller.documents import ReloadVerdict
-from natproxy.errors import ConfigError, DiscoveryError, NatproxyError, Problem, ReleaseError, StateError
+from natproxy.errors import ReleaseError
+from tests.cli.running import GOOD, ROOT, PutDaemon, Run
 from tests.controller.source import PORTS, ROUTES, Source, serving
-
-ROOT = Path(__file__).parents[1]
-
-GOOD = """
-public_host: cache.dev.example.com
-listen: {ports: 6379-6478}
-caches: [{id: my-redis}]
-static: [{name: legacy, port: 6490, target: "legacy.internal:6379"}]
-clients: {allow: [198.51.100.27/32]}
-"""
-
-HEAVY = {"aiohttp", "asyncio", "boto3", "msgspec", "pydantic", "prometheus_client", "rich.console", "uvloop", "yaml"}
-
-COMMANDS = [
-    [],
-    ["run"],
-    ["check"],
-    ["reload"],
-    ["routes"],
-    ["ports"],
-    ["ports", "list"],
-    ["ports", "release"],
-]
-
-
-@pytest.fixture(autouse=True)
-def _no_config_of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NATPROXY_CONFIG", raising=False)
-    monkeypatch.delenv("NATPROXY_TRACEBACK", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "natproxy.yaml"
-    path.write_text(GOOD + f"state_dir: {tmp_path}\n")
-    return path
-
-
-class Done:
-    """How a command ended."""
-
-    def __init__(self, code: object, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-Run = Callable[..., Done]
-PutDaemon = Callable[[Callable[[Path], int]], None]
-
-
-@pytest.fixture
-def natproxy(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs a command line in this process."""
-
-    def run(*args: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["natproxy", *map(str, args)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return Done(exit_.value.code, out, err)
-
-    return run
-
-
-@pytest.fixture
-def daemon(monkeypatch: pytest.MonkeyPatch) -> PutDaemon:
-    """Return what puts another daemon in the daemon's place."""
-
-    def replace(run: Callable[[Path], int]) -> None:
-        module = types.ModuleType("natproxy.controller.daemon")
-        module.run = run  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "natproxy.controller.daemon", module)
-
-    return replace
-
-
-def process(*args: object, stdout: int = subprocess.PIPE, env: Mapping[str, str] | None = None) -> Done:
-    """Run a command line in a process of its own, as a user does."""
-    argv = [sys.executable, "-m", "natproxy", *map(str, args)]
-    environ = os.environ | (env or {})
-    done = subprocess.run(
-        argv, cwd=ROOT, env=environ, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False
-    )
-    return Done(done.returncode, done.stdout or "", done.stderr)
-
-
-# --- help
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_help_has_an_example_that_is_a_command(natproxy: Run, command: list[str]) -> None:
-    for flag in ("--help", "-h"):
-        done = natproxy(*command, flag)
-        assert (done.code, done.err) == (0, "")
-        example = done.out.rpartition("Example: ")[2].split()
-        assert example[: len(command) + 1] == ["natproxy", *command] or not command or command == ["ports"]
-        assert example[0] == "natproxy"
-        assert example[1] in {words[0] for words in COMMANDS if words}
-
-
-def test_the_help_tells_a_stranger_what_this_is(natproxy: Run) -> None:
-    text = " ".join(natproxy("--help").out.split())
-    for word in ("ElastiCache", "VPC", "port", "run", "check", "reload", "routes", "ports", "Exit codes"):
-        assert word in text
-    assert "…" not in text
-
-
-def test_no_argument_is_a_question_for_help(natproxy: Run) -> None:
-    done = natproxy()
-    assert done.code == 2
-    assert "Usage: natproxy" in done.out + done.err
-
-
-@pytest.mark.parametrize("args", [["rotes"], ["check", "--nope"], ["ports", "release"], ["routes", "extra"]])
-def test_wrong_usage_is_exit_2(natproxy: Run, args: list[str]) -> None:
-    done = natproxy(*args)
-    assert done.code == 2
-    assert "Error: " in done.err
-    assert done.out == ""
-
-
-def test_the_version_is_told(natproxy: Run) -> None:
-    done = natproxy("--version")
-    assert (done.code, done.out, done.err) == (0, f"natproxy {__version__}\n", "")
-
-
-def test_help_loads_nothing_heavy() -> None:
-    code = f"""
-import sys
-sys.argv = ["natproxy", "--help"]
-import natproxy.cli
-try:
-    natproxy.cli.main()
-except SystemExit:
-    print(sorted(set(sys.modules) & {HEAVY}))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
-
 
 # --- check
 
@@ -211,45 +68,6 @@ def test_run_is_the_daemon_with_its_exit_code(natproxy: Run, config: Path, daemo
     assert seen == [config, config]
 
 
-@pytest.mark.parametrize(
-    ("error", "code_and_words"),
-    [
-        (ConfigError((Problem("f", 1, "a", "x"), Problem("f", 2, "b", "y"))), (2, "f:1: a: x\nf:2: b: y\n")),
-        (NatproxyError("cannot open the admin side"), (1, "natproxy: cannot open the admin side\n")),
-        (StateError("version 9"), (1, "natproxy: version 9\n")),
-        (DiscoveryError("denied", "AWS said no"), (3, "natproxy: AWS said no\n")),
-        (OSError(28, "No space left on device"), (1, "natproxy: [Errno 28] No space left on device\n")),
-        (KeyError("x"), (1, "natproxy: unexpected KeyError: 'x'; with NATPROXY_TRACEBACK=1 it tells where\n")),
-        (KeyboardInterrupt(), (130, "")),
-    ],
-)
-def test_errors_end_in_one_line_and_their_exit_code(
-    natproxy: Run, config: Path, daemon: PutDaemon, error: BaseException, code_and_words: tuple[int, str]
-) -> None:
-    def run(_: Path) -> int:
-        raise error
-
-    daemon(run)
-    saved = os.dup(1)
-    done = natproxy("run", "-c", config)
-    os.dup2(saved, 1)
-    os.close(saved)
-    assert (done.code, done.err) == code_and_words
-
-
-def test_a_traceback_is_there_for_who_wants_it(
-    config: Path, daemon: PutDaemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(_: Path) -> int:
-        raise KeyError("x")
-
-    daemon(run)
-    monkeypatch.setenv("NATPROXY_TRACEBACK", "1")
-    monkeypatch.setattr(sys, "argv", ["natproxy", "run", "-c", str(config)])
-    with pytest.raises(KeyError):
-        cli.main()
-
-
 # --- what asks the daemon
 
 
@@ -285,7 +103,7 @@ def test_a_config_that_is_named_has_to_exist(natproxy: Run, tmp_path: Path) -> N
 def test_without_a_config_the_usual_state_dir_is_asked(
     natproxy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "DEFAULT_CONFIG", tmp_path / "missing.yaml")
+    monkeypatch.setattr(daemon_commands, "DEFAULT_CONFIG", tmp_path / "missing.yaml")
     done = natproxy("routes")
     assert done.code == 3
     assert "/var/lib/natproxy" in done.err
@@ -366,28 +184,3 @@ def test_a_port_that_cannot_be_released_is_exit_1(natproxy: Run, tmp_path: Path)
     with serving(Source(release_error=ReleaseError("its node still exists")), tmp_path):
         done = natproxy("ports", "release", "x", "--state-dir", tmp_path)
     assert (done.code, done.out, done.err) == (1, "", "natproxy: its node still exists\n")
-
-
-# --- a process of its own
-
-
-@pytest.mark.parametrize("command", [["--help"], ["--version"], ["routes"], ["routes", "--json"], ["ports", "list"]])
-@pytest.mark.parametrize("end", ["closed pipe", "full disk"])
-def test_output_that_nobody_takes_is_no_traceback(tmp_path: Path, command: list[str], end: str) -> None:
-    if end == "closed pipe":
-        reading, writing = os.pipe()
-        os.close(reading)
-    else:
-        writing = os.open("/dev/full", os.O_WRONLY)
-    place = [] if command[0].startswith("-") else ["--state-dir", tmp_path]
-    with serving(Source(), tmp_path):
-        done = process(*command, *place, stdout=writing)
-    os.close(writing)
-    assert done.code == 1
-    assert done.err in ("", "natproxy: [Errno 28] No space left on device\n")
-
-
-def test_it_runs_as_a_module(config: Path) -> None:
-    done = process("check", "-c", config)
-    assert (done.code, done.err) == (0, "")
-    assert "good" in done.out
