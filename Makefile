@@ -8,10 +8,11 @@ ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
+SCANNER := $(VENV)/scanner
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-once test check lint format servers lock wheel bench clean FORCE
+.PHONY: help venv demo demo-once test check lint format servers scanner lock wheel bench clean FORCE
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,7 +32,7 @@ demo: $(STAMP) ## a small AWS, caches, natproxy and a client, told as a story, t
 demo-once: $(STAMP) ## the same story, ending by itself
 	@$(PY) -m tests.demo --once
 
-test: $(STAMP) servers ## all tests (as root on Debian also those with real servers and network namespaces)
+test: $(STAMP) servers scanner ## all tests (as root on Debian also those with real servers and network namespaces)
 	@$(PY) -m pytest $(ARGS)
 
 check: lint test ## lint and test
@@ -49,7 +50,10 @@ format: $(STAMP) ## format the code, and put right what the linter can
 servers: ## the programs that tests talk to: installed as root on Debian, else named
 	@sh .ci/servers
 
-lock: $(STAMP) ## write both lock files anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
+scanner: $(STAMP) ## the TLS scanner that a test needs, in a virtual environment of its own
+	@sh .ci/scanner $(PY) $(SCANNER)
+
+lock: $(STAMP) ## write all lock files anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
 	@sh .ci/lock $(PY) $(LOCK_FLAGS)
 
 wheel: $(STAMP) ## dist/natproxy-VERSION-py3-none-any.whl

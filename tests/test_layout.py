@@ -18,8 +18,8 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 
 # module -> (the test file that covers it, why it has none of its own)
 COVERED_ELSEWHERE: dict[str, tuple[str, str]] = {
-    "__main__.py": ("tests/test_cli.py", "one call of cli.main; the CLI's tests start it with python -m natproxy"),
-    "errors.py": ("tests/test_cli.py", "names and texts only; the CLI shows them"),
+    "__main__.py": ("tests/cli/test_main.py", "one call of cli.main; the CLI's tests start it with python -m natproxy"),
+    "errors.py": ("tests/cli/test_main.py", "names and texts only; the CLI shows them"),
     "messages.py": ("tests/test_channel.py", "data only; the channel's tests send every message through it"),
     "model.py": ("tests/plan/test_routes.py", "data only; the plan's tests are made of it"),
 }
