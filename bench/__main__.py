@@ -1,12 +1,12 @@
-"""``python -m bench [relay] [routes]``: run these (all, where none is named) and print their tables."""
+"""``python -m bench [relay] [routes] [tls]``: run these (all, where none is named) and print their tables."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import relay, routes
+from bench import relay, routes, tls
 
-PARTS = {"relay": relay.main, "routes": routes.main}
+PARTS = {"relay": relay.main, "routes": routes.main, "tls": tls.main}
 
 
 def main() -> int:

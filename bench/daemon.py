@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 READY_SECONDS = 60.0
+LOOK_SECONDS = 0.5
 
 
 class Daemon:
@@ -36,15 +37,17 @@ class Daemon:
         path.unlink(missing_ok=True)
         with notify, self.log.open("ab") as log:
             notify.bind(str(path))
-            notify.settimeout(READY_SECONDS)
+            notify.settimeout(LOOK_SECONDS)
             started = time.monotonic()
             self.process = subprocess.Popen(
                 [*self._pin, sys.executable, "-m", "natproxy", "run", "-c", str(self.config)],
                 env={**self._environ, "NOTIFY_SOCKET": str(path)},
                 stderr=log,
             )
-            while b"READY=1" not in notify.recv(65536):
-                pass
+            while not _is_ready(notify):
+                if self.process.poll() is not None or time.monotonic() - started > READY_SECONDS:
+                    self.stop()
+                    raise RuntimeError(f"natproxy does not become ready: {self.log.read_text()}")
             return time.monotonic() - started
 
     def stop(self) -> None:
@@ -81,6 +84,13 @@ class Daemon:
     ) -> None:
         self.stop()
         self._directory.cleanup()
+
+
+def _is_ready(notify: socket.socket) -> bool:
+    try:
+        return b"READY=1" in notify.recv(65536)
+    except TimeoutError:
+        return False
 
 
 def cpu_seconds(pid: int) -> float:

@@ -6,22 +6,16 @@ honest figure of a proxy's capacity is its CPU time for each request. Above 1 = 
 
 from __future__ import annotations
 
-import contextlib
-import re
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.daemon import Daemon, cpu_seconds
+from bench.peers import PROXY_CORE, haproxy, lacks, redis_benchmark, redis_server
 
 REDIS_PORT, NATPROXY_PORT, HAPROXY_PORT = 21990, 21991, 21992
-PROXY_CORE, PEER_CORE = "0", "1"
 ROUNDS = 5
 CONFIG = f"""
 listen: {{address: 127.0.0.1}}
@@ -72,61 +66,28 @@ class Sample:
 def run_workload(workload: Workload, port: int, pid: int) -> Sample:
     """Run redis-benchmark through a proxy; return what it cost and how long a request took."""
     before = cpu_seconds(pid)
-    command = ["redis-benchmark", "-p", str(port), "-n", str(workload.requests), *workload.options]
-    done = subprocess.run(
-        ["taskset", "-c", PEER_CORE, *command], check=True, capture_output=True, text=True, timeout=60
-    )
+    p50 = redis_benchmark(port, workload.requests, *workload.options)
     time.sleep(0.1)  # the kernel accounts in ticks; the proxy still closes connections
-    found = re.search(r"latency summary \(msec\):\s+\S.*?\n\s+([\d.\s]+)", done.stdout)
-    if found is None:
-        raise RuntimeError(done.stdout)
-    return Sample((cpu_seconds(pid) - before) / workload.requests, float(found.group(1).split()[2]))
-
-
-@contextlib.contextmanager
-def haproxy(directory: Path, port: int, tune: str) -> Iterator[int]:
-    """Run HAProxy; yield its process id."""
-    path = directory / f"haproxy-{port}.cfg"
-    path.write_text(HAPROXY_CONFIG.format(port=port, tune=tune))
-    process = subprocess.Popen(
-        ["taskset", "-c", PROXY_CORE, "haproxy", "-db", "-f", str(path)], stderr=subprocess.DEVNULL
-    )
-    try:
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextlib.contextmanager
-def redis_server() -> Iterator[None]:
-    """Run the node."""
-    process = subprocess.Popen(
-        ["taskset", "-c", PEER_CORE, "redis-server", "--port", str(REDIS_PORT), "--save", ""],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
+    return Sample((cpu_seconds(pid) - before) / workload.requests, p50)
 
 
 def main() -> int:
     """Print the table."""
-    missing = [name for name in ("haproxy", "redis-server", "redis-benchmark", "taskset") if shutil.which(name) is None]
-    if missing:
-        print(f"bench relay needs {', '.join(missing)}", file=sys.stderr)
+    if lacks("relay", "haproxy", "redis-server", "redis-benchmark", "taskset"):
         return 1
-    with tempfile.TemporaryDirectory() as name, redis_server(), Daemon(CONFIG, {}, pin=PROXY_CORE) as daemon:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        redis_server(REDIS_PORT),
+        Daemon(CONFIG, {}, pin=PROXY_CORE) as daemon,
+    ):
         worker = daemon.pids()[1]
-        directory = Path(name)
+        directory, large_port = Path(name), HAPROXY_PORT + 1
+        large_config = HAPROXY_CONFIG.format(port=large_port, tune="tune.bufsize 65536")
         with (
-            haproxy(directory, HAPROXY_PORT, "") as plain,
-            haproxy(directory, HAPROXY_PORT + 1, "tune.bufsize 65536") as large,
+            haproxy(directory, HAPROXY_CONFIG.format(port=HAPROXY_PORT, tune=""), HAPROXY_PORT) as plain,
+            haproxy(directory, large_config, large_port) as large,
         ):
-            time.sleep(1)
-            peers = {"HAProxy": (HAPROXY_PORT, plain), "HAProxy, 64 KiB buffers": (HAPROXY_PORT + 1, large)}
+            peers = {"HAProxy": (HAPROXY_PORT, plain), "HAProxy, 64 KiB buffers": (large_port, large)}
             print("natproxy's relay against HAProxy, one worker and one thread (above 1: natproxy is better)\n")
             print("| workload | requests per CPU second of the proxy | spread | p50 | against |")
             print("|---|---|---|---|---|")
