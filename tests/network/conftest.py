@@ -17,7 +17,7 @@ import pytest
 
 from tests.network.aws import GuideAws
 from tests.network.guide import GuideCaches, GuideNetwork, why_not_here
-from tests.network.natproxy import GuideProxy
+from tests.network.natproxy import ROUTES, GuideProxy
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def start_natproxy(
     """natproxy, once for each call; at the end it is stopped and has to have done well."""
     with contextlib.ExitStack() as stack:
 
-        def start(**config: object) -> GuideProxy:
-            proxy = GuideProxy(guide_network, guide_aws, config)
+        def start(*, routes: int = ROUTES, **config: object) -> GuideProxy:
+            proxy = GuideProxy(guide_network, guide_aws, config, routes=routes)
             stack.callback(proxy.stop)
             return proxy
 

@@ -47,8 +47,11 @@ class GuideProxy:
     ``config`` replaces keys of GUIDE_CONFIG. Names are asked where the NAT instance's resolv.conf says.
     """
 
-    def __init__(self, network: GuideNetwork, aws: GuideAws, config: Mapping[str, object]) -> None:
+    def __init__(
+        self, network: GuideNetwork, aws: GuideAws, config: Mapping[str, object], *, routes: int = ROUTES
+    ) -> None:
         self._network = network
+        self._route_count = routes
         directory = network.directory / "natproxy"
         directory.mkdir()
         self._state_dir = directory / "state"
@@ -57,13 +60,13 @@ class GuideProxy:
         path.write_text(json.dumps(written), encoding="utf-8")  # JSON is YAML, too
         argv = [sys.executable, "-m", "natproxy", "run", "-c", str(path)]
         self.process: Spawned = network.spawn(NAT, argv, env=aws.environ, cwd=ROOT)
-        eventually(self._is_complete, "natproxy knows where its nine ports lead")
+        eventually(self._is_complete, f"natproxy knows where its {routes} ports lead")
 
     def _is_complete(self) -> bool:
         if not self.process.is_running:
             raise RuntimeError(f"natproxy has ended: {self.process.output()}")
         routes = self.routes()
-        return len(routes) == ROUTES and all(route.addresses for route in routes.values())
+        return len(routes) == self._route_count and all(route.addresses for route in routes.values())
 
     # Its log
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -61,18 +62,30 @@ class Talk:
         """Send all of it."""
         self.sock.sendall(data)
 
+    def receive(self, count: int) -> bytes:
+        """Receive what is there, so many bytes at most; b"" at the end."""
+        return self.sock.recv(count)
+
     def hear(self, count: int) -> bytes:
         """Receive exactly so many bytes; fewer where the end comes first."""
         received = bytearray()
-        while len(received) < count and (chunk := self.sock.recv(min(65536, count - len(received)))):
+        while len(received) < count and (chunk := self.receive(min(65536, count - len(received)))):
             received += chunk
         return bytes(received)
 
     def hear_all(self) -> bytes:
         """Receive until the end."""
         received = bytearray()
-        while chunk := self.sock.recv(1 << 16):
+        while chunk := self.receive(1 << 16):
             received += chunk
+        return bytes(received)
+
+    def hear_all_or_reset(self) -> bytes:
+        """Receive until the end, or until a reset: who closes without having read everything sends that."""
+        received = bytearray()
+        with contextlib.suppress(ConnectionError):
+            while chunk := self.receive(1 << 16):
+                received += chunk
         return bytes(received)
 
     def finish(self) -> None:
@@ -104,7 +117,7 @@ class Talk:
         """Wait for the end and say which: ``eof`` or ``reset``; AssertionError where it lives on."""
         self.sock.settimeout(seconds)
         try:
-            while self.sock.recv(65536):
+            while self.receive(65536):
                 pass
         except ConnectionError:
             return "reset"
@@ -148,6 +161,10 @@ class PlainNode:
     def accept(self) -> Talk:
         """Take the next connection."""
         return Talk(self._listening.accept()[0])
+
+    def is_dialled(self) -> bool:
+        """Whether a connection waits to be taken."""
+        return bool(select.select([self._listening], [], [], 0)[0])
 
     def leave(self) -> None:
         """Listen no more; what was accepted lives on."""

@@ -217,10 +217,10 @@ def test_a_cache_that_requires_tls_says_what_to_do_and_with_passthrough_every_by
     echo_cloud: Cloud, natproxy: Natproxies
 ) -> None:
     echo_cloud.replication_group("my-redis", replicas=0, tls="required")
-    daemon = natproxy.prepare(echo_cloud, caches=[{"id": "my-redis"}]).start()
+    daemon = natproxy.prepare(echo_cloud, caches=[{"id": "my-redis", "nodes": {"tls": "off"}}]).start()
 
     eventually(daemon.routes, "AWS has answered")
-    assert "write clients: {tls: passthrough}" in str(daemon.routes()["my-redis-001/0001"].reason)
+    assert "clients: {tls: passthrough}" in str(daemon.routes()["my-redis-001/0001"].reason)
     assert {route.state for route in daemon.routes().values()} == {"error"}
     daemon.config["caches"][0]["clients"] = {"tls": "passthrough"}
     daemon.reload()

@@ -6,6 +6,9 @@
         primary.kill()                       # as kill -9
         replica.promote()
 
+With a ``certificate`` it speaks TLS on its port, and may be asked without on its ``clear_port``, which only stand-ins
+and tests know of.
+
 ``prefer_real=False``, or a machine without the program, gives fakeredis' TCP server, or a small memcached of our own;
 ``is_real`` tells. Every cache ends with ``stop`` (or its ``with``), and with the interpreter at the latest.
 """
@@ -28,6 +31,7 @@ from typing import Self, cast
 
 from fakeredis import TcpFakeServer
 
+from tests.standins.certificates import Issued
 from tests.standins.loop import LoopThread
 from tests.standins.resp import ask, ask_line, converse
 from tests.standins.small_memcached import SmallMemcached
@@ -35,6 +39,10 @@ from tests.standins.small_memcached import SmallMemcached
 READY_SECONDS = 15.0
 READY_QUESTION_SECONDS = 1.0
 READY_PAUSE_SECONDS = 0.005
+CLEAR_OFFSET = 1000
+"""How far from a TLS port the same cache speaks without TLS."""
+CERTIFICATE_STEM = "node"
+CERTIFICATE_FILE, KEY_FILE = f"{CERTIFICATE_STEM}.crt", f"{CERTIFICATE_STEM}.key"
 
 
 class CacheError(Exception):
@@ -49,6 +57,8 @@ class CacheServer(abc.ABC):
     def __init__(self, address: str, port: int) -> None:
         self.address = address
         self.port = port
+        self.clear_port = port
+        """Where it can be asked without TLS."""
 
     @property
     def pid(self) -> int | None:
@@ -88,16 +98,29 @@ class RedisServer(CacheServer):
         """Block until so many replicas have all the data; raises CacheError."""
 
 
-def start_redis(address: str, port: int, *, prefer_real: bool = True) -> RedisServer:
-    """Start a Redis without persistence and wait until it answers PING."""
+def start_redis(address: str, port: int, *, prefer_real: bool = True, certificate: Issued | None = None) -> RedisServer:
+    """Start a Redis without persistence and wait until it answers PING; only a real one can speak TLS."""
     program = redis_program() if prefer_real else None
-    return FakeRedis(address, port) if program is None else RealRedis(program, address, port)
+    if program is None:
+        _refuse_tls(certificate)
+        return FakeRedis(address, port)
+    return RealRedis(program, address, port, certificate)
 
 
-def start_memcached(address: str, port: int, *, prefer_real: bool = True) -> CacheServer:
-    """Start a memcached and wait until it answers."""
+def start_memcached(
+    address: str, port: int, *, prefer_real: bool = True, certificate: Issued | None = None
+) -> CacheServer:
+    """Start a memcached and wait until it answers; only a real one can speak TLS."""
     program = shutil.which("memcached") if prefer_real else None
-    return FakeMemcached(address, port) if program is None else RealMemcached(program, address, port)
+    if program is None:
+        _refuse_tls(certificate)
+        return FakeMemcached(address, port)
+    return RealMemcached(program, address, port, certificate)
+
+
+def _refuse_tls(certificate: Issued | None) -> None:
+    if certificate is not None:
+        raise CacheError("only real caches speak TLS, and this is none")
 
 
 def redis_program() -> str | None:
@@ -108,10 +131,15 @@ def redis_program() -> str | None:
 class _Process:
     """A child process with a directory of its own, which is ready once ``answers`` says so."""
 
-    def __init__(self, command: list[str], address: str, port: int, question: tuple[str, str]) -> None:
-        if not is_port_free(address, port):
-            raise CacheError(f"{address}:{port} is in use")
+    def __init__(
+        self, command: list[str], cache: CacheServer, question: tuple[str, str], certificate: Issued | None
+    ) -> None:
+        for port in {cache.port, cache.clear_port}:
+            if not is_port_free(cache.address, port):
+                raise CacheError(f"{cache.address}:{port} is in use")
         self._directory = tempfile.TemporaryDirectory(prefix="natproxy-cache-", ignore_cleanup_errors=True)
+        if certificate is not None:
+            certificate.write(Path(self._directory.name), CERTIFICATE_STEM)
         self._log = Path(self._directory.name, "log")
         with self._log.open("wb") as log:
             self.child = subprocess.Popen(
@@ -124,7 +152,7 @@ class _Process:
             )
         atexit.register(self.end)
         try:
-            self._wait_until_ready(address, port, question)
+            self._wait_until_ready(cache.address, cache.clear_port, question)
         except BaseException:
             self.end()
             raise
@@ -167,13 +195,18 @@ class RealRedis(RedisServer):
 
     is_real = True
 
-    def __init__(self, program: str, address: str, port: int) -> None:
+    def __init__(self, program: str, address: str, port: int, certificate: Issued | None = None) -> None:
         super().__init__(address, port)
-        command = [program, "--bind", address, "--port", str(port), "--save", "", "--appendonly", "no"]
+        command = [program, "--bind", address, "--save", "", "--appendonly", "no"]
+        if certificate is not None:
+            self.clear_port = port + CLEAR_OFFSET
+            command += ["--tls-port", str(port), "--tls-auth-clients", "no"]
+            command += ["--tls-cert-file", CERTIFICATE_FILE, "--tls-key-file", KEY_FILE]
+        command += ["--port", str(self.clear_port)]
         command += ["--protected-mode", "no", "--repl-diskless-sync-delay", "0", "--dir", "."]
         if _major_version(program) >= 7:
             command += ["--enable-debug-command", "yes", "--bind-source-addr", address]
-        self._process = _Process(command, address, port, ("PING", "+PONG"))
+        self._process = _Process(command, self, ("PING", "+PONG"), certificate)
 
     @property
     def pid(self) -> int | None:
@@ -186,7 +219,7 @@ class RealRedis(RedisServer):
         self._process.kill()
 
     def follow(self, primary: RedisServer) -> None:
-        self._order("REPLICAOF", primary.address, str(primary.port))
+        self._order("REPLICAOF", primary.address, str(primary.clear_port))
 
     def promote(self) -> None:
         self._order("REPLICAOF", "NO", "ONE")
@@ -194,12 +227,12 @@ class RealRedis(RedisServer):
     def wait_for_replicas(self, count: int, seconds: float = 10.0) -> None:
         # WAIT looks at what its own connection has written: a message to nobody is that.
         orders = [("PUBLISH", "standins", "wait"), ("WAIT", str(count), str(int(seconds * 1000)))]
-        _, found = converse(self.address, self.port, orders, seconds=seconds + 5)
+        _, found = converse(self.address, self.clear_port, orders, seconds=seconds + 5)
         if int(str(found)) < count:
             raise CacheError(f"{self.address}:{self.port} has {found} replicas in step, not {count}")
 
     def _order(self, *words: str) -> None:
-        answer = ask(self.address, self.port, *words)
+        answer = ask(self.address, self.clear_port, *words)
         if not str(answer).startswith("OK"):
             raise CacheError(f"{self.address}:{self.port} answers {words}: {answer}")
 
@@ -209,12 +242,16 @@ class RealMemcached(CacheServer):
 
     is_real = True
 
-    def __init__(self, program: str, address: str, port: int) -> None:
+    def __init__(self, program: str, address: str, port: int, certificate: Issued | None = None) -> None:
         super().__init__(address, port)
-        command = [program, "-l", address, "-p", str(port), "-U", "0", "-m", "32", "-t", "1"]
+        command = [program, "-l", f"{address}:{port}", "-U", "0", "-m", "32", "-t", "1"]
+        if certificate is not None:
+            self.clear_port = port + CLEAR_OFFSET
+            command += ["-l", f"notls:{address}:{self.clear_port}"]
+            command += ["-Z", "-o", f"ssl_chain_cert={CERTIFICATE_FILE},ssl_key={KEY_FILE}"]
         if os.geteuid() == 0:
             command += ["-u", "nobody"]
-        self._process = _Process(command, address, port, ("version", "VERSION "))
+        self._process = _Process(command, self, ("version", "VERSION "), certificate)
 
     @property
     def pid(self) -> int | None:

@@ -7,6 +7,7 @@
         config = f"resolver: {cloud.resolver}\\n..."       # natproxy's key for where names are asked
         cloud.failover("my-redis")                       # really promotes a replica
         cloud.replace("my-redis-002")                    # really kills it and starts anew at another address
+        cloud.standalone("alone", tls="required")        # really speaks TLS; cloud.authority vouches for it
         cloud.aws.fault("*", "throttle", times=None)     # see aws/faults.py; cloud.dns.fail(name, "servfail")
 
 Each cloud has a block of loopback addresses (127.a.b.0/22) to itself, so that several run side by side.
@@ -27,6 +28,7 @@ from tests.standins.aws.records import GroupMode, TlsMode
 from tests.standins.aws.server import AwsServer
 from tests.standins.aws.world import AwsWorld
 from tests.standins.caches import CacheServer, is_port_free
+from tests.standins.certificates import Authority, Issued
 from tests.standins.dns import DnsServer
 from tests.standins.fleet import Backing, Fleet
 
@@ -62,7 +64,8 @@ class Cloud:
         self.world = AwsWorld(region=region, addresses=addresses, ttl_seconds=ttl_seconds)
         self.aws = AwsServer(self.world, address=service, page_size=page_size)
         self.dns = DnsServer(self.world.zone, service)
-        self._fleet = Fleet(self.world, backing)
+        self.authority = Authority("Stand-in for Amazon's CA")
+        self._fleet = Fleet(self.world, backing, self.authority)
         self._stack = contextlib.ExitStack()
 
     # life
@@ -118,7 +121,7 @@ class Cloud:
         tls: TlsMode = "off",
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Make a replication group; its caches replicate for real, but speak no cluster protocol and no TLS."""
+        """Make a replication group; its caches replicate for real, but speak no cluster protocol."""
         with self._change():
             self.world.add_replication_group(
                 group_id, engine=engine, mode=mode, shards=shards, replicas=replicas, tls=tls, tags=tags, port=self.port
@@ -129,14 +132,18 @@ class Cloud:
         with self._change():
             self.world.add_standalone(cluster_id, tls=tls, tags=tags, port=self.port)
 
-    def memcached(self, cluster_id: str, *, nodes: int = 3, tags: Mapping[str, str] | None = None) -> None:
+    def memcached(
+        self, cluster_id: str, *, nodes: int = 3, tls: TlsMode = "off", tags: Mapping[str, str] | None = None
+    ) -> None:
         """Make a memcached cluster."""
         with self._change():
-            self.world.add_memcached(cluster_id, nodes=nodes, tags=tags, port=self.memcached_port)
+            self.world.add_memcached(cluster_id, nodes=nodes, tls=tls, tags=tags, port=self.memcached_port)
 
-    def serverless(self, name: str, *, tags: Mapping[str, str] | None = None) -> None:
-        """Make a serverless cache of three addresses; its caches share no data, and speak no TLS."""
+    def serverless(self, name: str, *, speaks_tls: bool = False, tags: Mapping[str, str] | None = None) -> None:
+        """Make a serverless cache of three addresses; its caches share no data, and speak TLS only where told."""
         with self._change():
+            if speaks_tls:
+                self._fleet.tls_serverless.add(name)
             self.world.add_serverless(name, tags=tags, port=self.port, reader_port=self.port + 1)
 
     # what happens to them
@@ -211,6 +218,19 @@ class Cloud:
         """Delete a whole cache: AWS says deleting and it still serves until ``settle``."""
         with self._change():
             self.world.delete_cache(cache_id, settle=settle)
+
+    def tls_migration(self, cache_id: str, to: TlsMode) -> None:
+        """Take a cache one step on: off -> preferred -> required, or back; real ones are started anew, and empty."""
+        with self._change():
+            self.world.tls_migration(cache_id, to)
+
+    def show_certificate(self, issued: Issued, cluster_id: str, node_id: str = "0001") -> None:
+        """Let a node that speaks TLS show this certificate from now on; it is started anew, and empty."""
+        key, (address, port) = (cluster_id, node_id), self.where(cluster_id, node_id)
+        with self._change():
+            self._fleet.certificates[key] = issued
+            self._fleet.close(key)
+            self._fleet.open(key, address, port)
 
     def settle(self) -> None:
         """Finish what is under way: creating becomes available, deleting becomes gone."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tests.standins.aws.records import ShardRecord
 from tests.standins.aws.world import AwsWorld
 from tests.standins.caches import CacheServer, RedisServer, start_memcached, start_redis
+from tests.standins.certificates import Authority, Issued
 from tests.standins.echo import EchoNodes
 
 Backing = Literal["real", "fake", "echo", "none"]
@@ -18,17 +19,33 @@ NodeKey = tuple[str, str]
 """(cluster id, node id); for serverless, which has no nodes, (name, ``ip:port``)."""
 
 
-class Fleet:
-    """One running cache for each node of a world, but for those that are held down."""
+class Listening(NamedTuple):
+    """Where one node's cache is, and how it speaks."""
 
-    def __init__(self, world: AwsWorld, backing: Backing) -> None:
+    address: str
+    port: int
+    speaks_tls: bool
+
+
+class Fleet:
+    """One running cache for each node of a world, but for those that are held down.
+
+    Real caches speak TLS where the world says so, with certificates of ``authority``'s.
+    """
+
+    def __init__(self, world: AwsWorld, backing: Backing, authority: Authority) -> None:
         self.world = world
         self.backing = backing
+        self.authority = authority
+        self.certificates: dict[NodeKey, Issued] = {}
+        """What a node shows instead of a certificate with its own names."""
+        self.tls_serverless: set[str] = set()
+        """Serverless caches that speak TLS; in AWS they all do."""
         self.echo = EchoNodes()
         self.down: set[NodeKey] = set()
         """Nodes that stay dead although the world has them."""
         self.servers: dict[NodeKey, CacheServer] = {}
-        self._listening: dict[NodeKey, tuple[str, int]] = {}
+        self._listening: dict[NodeKey, Listening] = {}
 
     def start(self) -> None:
         """Get ready; the caches start with ``follow_world``."""
@@ -48,7 +65,7 @@ class Fleet:
         for key, where in wanted.items():
             if key not in self.down and self._listening.get(key) != where:
                 self.close(key)
-                self.open(key, *where)
+                self.open(key, where.address, where.port)
         for primary, replicas in self._shards():
             primary.promote()
             for replica in replicas:
@@ -70,13 +87,31 @@ class Fleet:
 
     def open(self, key: NodeKey, address: str, port: int) -> None:
         """Start one node's cache."""
-        self._listening[key] = (address, port)
+        speaks_tls = self._speaks_tls(key)
+        self._listening[key] = Listening(address, port, speaks_tls)
         if self.backing == "echo":
             self.echo.open(address, port)
         elif self.backing in ("real", "fake"):
             cluster = self.world.clusters.get(key[0])
             start = start_memcached if cluster is not None and cluster.engine == "memcached" else start_redis
-            self.servers[key] = start(address, port, prefer_real=self.backing == "real")
+            certificate = self._certificate(key) if speaks_tls else None
+            self.servers[key] = start(address, port, prefer_real=self.backing == "real", certificate=certificate)
+
+    def _speaks_tls(self, key: NodeKey) -> bool:
+        if self.backing != "real":
+            return False
+        cluster = self.world.clusters.get(key[0])
+        if cluster is None:
+            return key[0] in self.tls_serverless
+        return (cluster if cluster.group is None else self.world.group(cluster.group)).tls != "off"
+
+    def _certificate(self, key: NodeKey) -> Issued:
+        """Return what the node shows: as AWS's, it names everything beside its own name."""
+        if (chosen := self.certificates.get(key)) is not None:
+            return chosen
+        name = self.world.node_host(*key) if key[0] in self.world.clusters else self.world.serverless_host(key[0])
+        wildcard = f"*.{name.partition('.')[2]}"
+        return self.authority.issue(wildcard, dns=[wildcard, name])
 
     def close(self, key: NodeKey) -> None:
         """End one node's cache, as by kill -9; nothing where it does not run."""
@@ -84,18 +119,18 @@ class Fleet:
         if where is None:
             return
         if self.backing == "echo":
-            self.echo.close(*where)
+            self.echo.close(where.address, where.port)
         elif (server := self.servers.pop(key, None)) is not None:
             server.kill()
             server.stop()
 
-    def _wanted(self) -> dict[NodeKey, tuple[str, int]]:
+    def _wanted(self) -> dict[NodeKey, Listening]:
         wanted = {(cluster, node): (address, port) for cluster, node, address, port in self.world.nodes()}
         for cache in self.world.serverless.values():
             for address in cache.addresses:
                 for port in (cache.port, cache.reader_port):
                     wanted[cache.name, f"{address}:{port}"] = (address, port)
-        return wanted
+        return {key: Listening(*where, self._speaks_tls(key)) for key, where in wanted.items()}
 
     def _shards(self) -> Iterator[tuple[RedisServer, list[RedisServer]]]:
         """The primary of each shard, where it runs, with its replicas that run."""

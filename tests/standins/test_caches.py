@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from pymemcache.client.base import Client
 
 from tests.standins import caches
 from tests.standins.caches import CacheError, CacheServer, is_port_free, start_memcached, start_redis
+from tests.standins.certificates import Authority, Issued
 from tests.standins.resp import ReplyError, ask
 
 needs_redis = pytest.mark.skipif(caches.redis_program() is None, reason="redis-server is not installed")
@@ -118,3 +121,60 @@ def test_a_cache_that_nobody_stopped_ends_with_the_interpreter(port: int) -> Non
     code = f"from tests.standins.caches import start_redis; start_redis('127.3.0.1', {port})"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
     assert is_port_free("127.3.0.1", port)
+
+
+AUTHORITY = Authority()
+
+
+@pytest.fixture(scope="module")
+def certificate() -> Issued:
+    return AUTHORITY.issue("node", dns=["node.example"])
+
+
+def trusting() -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=AUTHORITY.pem.decode())
+
+
+@needs_redis
+def test_a_redis_with_a_certificate_speaks_tls_and_replicates(port: int, certificate: Issued) -> None:
+    with (
+        start_redis("127.3.0.1", port, certificate=certificate) as primary,
+        start_redis("127.3.0.2", port, certificate=certificate) as replica,
+    ):
+        replica.follow(primary)
+        primary.wait_for_replicas(1)
+        with (
+            socket.create_connection(("127.3.0.1", port), 5) as plain,
+            trusting().wrap_socket(plain, server_hostname="node.example") as secured,
+        ):
+            secured.sendall(b"SET a 1\r\n")
+            assert secured.recv(64) == b"+OK\r\n"
+        primary.wait_for_replicas(1)
+        assert ask("127.3.0.2", replica.clear_port, "GET", "a") == "1"
+        with pytest.raises(OSError, match=r"ended in the middle|reset"):
+            ask("127.3.0.1", port, "PING")
+
+
+@pytest.mark.skipif(shutil.which("memcached") is None, reason="memcached is not installed")
+def test_a_memcached_with_a_certificate_speaks_tls(port: int, certificate: Issued) -> None:
+    with start_memcached("127.3.0.1", port, certificate=certificate) as server:
+        client = Client(("127.3.0.1", port), tls_context=NamedContext(), timeout=5)
+        assert client.set("a", b"1", noreply=False)
+        client.close()
+        client = Client(("127.3.0.1", server.clear_port), timeout=5)
+        assert client.get("a") == b"1"
+        client.close()
+
+
+def test_what_is_not_real_refuses_to_speak_tls(port: int, certificate: Issued) -> None:
+    for start in (start_redis, start_memcached):
+        with pytest.raises(CacheError, match="only real caches speak TLS"):
+            start("127.3.0.1", port, prefer_real=False, certificate=certificate)
+
+
+class NamedContext:
+    """As pymemcache has it, which verifies the address it dialled; here the name counts."""
+
+    def wrap_socket(self, sock: socket.socket, server_hostname: str) -> ssl.SSLSocket:
+        assert server_hostname == "127.3.0.1"
+        return trusting().wrap_socket(sock, server_hostname="node.example")

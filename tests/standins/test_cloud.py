@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import ssl
 import threading
 from collections.abc import Iterator
 
 import boto3
 import dnslib
 import pytest
+from cryptography import x509
 
 from tests.standins import caches
 from tests.standins.cloud import Cloud
@@ -205,3 +208,50 @@ def test_an_error_in_the_middle_leaves_nothing_behind() -> None:
         assert pid is not None
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+# TLS
+
+
+def shown_certificate(cloud: Cloud, where: tuple[str, int], name: str) -> x509.Certificate:
+    """Return what a node shows whoever dials it by ``name``; raises where that does not verify."""
+    trusting = ssl.create_default_context(cadata=cloud.authority.pem.decode())
+    with (
+        socket.create_connection(where, 5) as plain,
+        trusting.wrap_socket(plain, server_hostname=name) as secured,
+    ):
+        return x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
+
+
+@needs_redis
+@pytest.mark.parametrize("backing", ["real"], indirect=True)
+def test_nodes_of_a_cache_with_tls_show_certificates_for_their_names(cloud: Cloud) -> None:
+    cloud.replication_group("my-redis", replicas=1, tls="required")
+    cloud.memcached("mc", nodes=1, tls="required")
+    cloud.serverless("less", speaks_tls=True)
+    names = cloud.world.group_names(cloud.world.group("my-redis"))
+    where = cloud.where("my-redis-001")
+    for name in (cloud.world.node_host("my-redis-001"), names.primary(), names.reader()):
+        shown_certificate(cloud, where, name)
+    shown_certificate(cloud, cloud.where("mc", "0001"), cloud.world.node_host("mc", "0001"))
+    shown_certificate(
+        cloud, (cloud.world.serverless_cache("less").addresses[0], cloud.port), cloud.world.serverless_host("less")
+    )
+    assert ask(cloud.server("my-redis-001").address, cloud.server("my-redis-001").clear_port, "PING") == "PONG"
+    cloud.failover("my-redis")
+    cloud.replace("my-redis-002")
+    shown_certificate(cloud, cloud.where("my-redis-002"), cloud.world.node_host("my-redis-002"))
+
+
+@needs_redis
+@pytest.mark.parametrize("backing", ["real"], indirect=True)
+def test_a_node_can_show_another_certificate_and_a_cache_can_take_tls_up(cloud: Cloud) -> None:
+    cloud.standalone("alone")
+    assert ask(*cloud.where("alone"), "PING") == "PONG"
+    cloud.tls_migration("alone", "preferred")
+    shown_certificate(cloud, cloud.where("alone"), cloud.world.node_host("alone"))
+    other = cloud.authority.issue("other", dns=["other.example"])
+    cloud.show_certificate(other, "alone")
+    assert shown_certificate(cloud, cloud.where("alone"), "other.example").serial_number == other.serial
+    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
+        shown_certificate(cloud, cloud.where("alone"), cloud.world.node_host("alone"))

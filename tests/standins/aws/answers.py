@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from tests.standins.aws.names import CacheNames
 from tests.standins.aws.records import ClusterRecord, GroupRecord, NodeRecord, ServerlessRecord, ShardRecord
 from tests.standins.aws.world import AwsWorld
 
@@ -191,7 +190,7 @@ def _member(world: AwsWorld, group: GroupRecord, shard: ShardRecord, member: str
 
 
 def _serverless(world: AwsWorld, cache: ServerlessRecord) -> Answer:
-    host = CacheNames(cache.name, world.suffix, world.region, has_tls=True).serverless()
+    host = world.serverless_host(cache.name)
     answer: Answer = {
         "ServerlessCacheName": cache.name,
         "Description": " ",

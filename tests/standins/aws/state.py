@@ -105,6 +105,11 @@ class WorldState:
             return self.group_names(self.group(cluster.group)).member(cluster_id)
         return self.cluster_names(cluster).numbered(node_id)
 
+    def serverless_host(self, name: str) -> str:
+        """Return the DNS name of a serverless cache."""
+        self.serverless_cache(name)
+        return CacheNames(name, self.suffix, self.region, has_tls=True).serverless()
+
     def node_address(self, cluster_id: str, node_id: str = "0001") -> str:
         """Return the address of a node now."""
         return self.cluster(cluster_id).node(node_id).address
@@ -259,7 +264,7 @@ class WorldState:
                 for tls in _name_forms(cluster.tls):
                     records |= self._cluster_records(cluster, CacheNames(cluster.id, self.suffix, self.region, tls))
         for cache in self.serverless.values():
-            name = CacheNames(cache.name, self.suffix, self.region, has_tls=True).serverless()
+            name = self.serverless_host(cache.name)
             records[name] = Record(addresses=cache.addresses, window=cache.window)
         self.zone.publish(records)
 
