@@ -21,7 +21,7 @@ from collections.abc import Callable
 from natproxy.errors import unforeseen
 from natproxy.model import HandshakeFailure
 from natproxy.tls.failures import why
-from natproxy.tls.first_bytes import is_tls, what_instead
+from natproxy.tls.first_bytes import is_text, is_tls, what_instead
 from natproxy.worker.access import client_of
 from natproxy.worker.loop import OUT, READ_WRITE, Loop, Timer
 
@@ -270,8 +270,9 @@ class Handshake:
         detail = "the client does not speak TLS"
         if failure is HandshakeFailure.CLEAR_TEXT:
             detail = "the client speaks in the clear to a port that speaks TLS"
-            with contextlib.suppress(OSError):
-                self._sock.send(CLEAR_TEXT_ANSWER)
+            if is_text(data):
+                with contextlib.suppress(OSError):
+                    self._sock.send(CLEAR_TEXT_ANSWER)
         self._finish(None, failure, detail)
 
     def _finish(self, end: TlsEnd | None, failure: HandshakeFailure | None, detail: str) -> None:
