@@ -90,7 +90,22 @@ _PORT = st.integers(1, 65535)
 _SECONDS = st.floats(0, 1e9)
 _TEXT = st.text(max_size=20)
 _ADDRESS = st.tuples(_TEXT, _PORT)
+_PEM = st.binary(max_size=40)
+_NAMES = st.none() | st.lists(_TEXT, max_size=3).map(tuple)
 _MESSAGES: dict[type[messages.Down | messages.Up], st.SearchStrategy[messages.Down | messages.Up]] = {
+    messages.Tls: st.builds(
+        messages.Tls,
+        server=st.none()
+        | st.builds(
+            messages.ServerTls,
+            certificate=_PEM,
+            key=_PEM,
+            client_ca=st.none() | _PEM,
+            crl=st.none() | _PEM,
+            min_version=st.sampled_from(["1.2", "1.3"]),
+        ),
+        node_cas=st.dictionaries(_TEXT, _PEM, max_size=3),
+    ),
     messages.Serve: st.builds(
         messages.Serve,
         port=_PORT,
@@ -99,7 +114,7 @@ _MESSAGES: dict[type[messages.Down | messages.Up], st.SearchStrategy[messages.Do
         node=_TEXT,
         addresses=st.lists(_ADDRESS, max_size=3).map(tuple),
         rotates=st.booleans(),
-        allow=st.none() | st.lists(_TEXT, max_size=3).map(tuple),
+        allow=_NAMES,
         connect_seconds=_SECONDS,
         idle_seconds=st.none() | _SECONDS,
         keepalive_seconds=_SECONDS,
@@ -107,6 +122,13 @@ _MESSAGES: dict[type[messages.Down | messages.Up], st.SearchStrategy[messages.Do
         limit_group=_TEXT,
         max_connections=_COUNT,
         max_connections_per_client=_COUNT,
+        client_tls=_TEXT,
+        certificates=_NAMES,
+        node_tls=st.booleans(),
+        node_ca=_TEXT,
+        names=st.lists(_TEXT, max_size=3).map(tuple),
+        handshake_seconds=_SECONDS,
+        sniffs=st.booleans(),
     ),
     messages.Unserve: st.builds(messages.Unserve, _PORT, _TEXT),
     messages.End: st.builds(messages.End, _PORT, st.none() | _ADDRESS, st.none() | _SECONDS, _TEXT),
@@ -128,11 +150,14 @@ _MESSAGES: dict[type[messages.Down | messages.Up], st.SearchStrategy[messages.Do
                 dials=st.lists(_COUNT, max_size=14).map(tuple),
                 dial_seconds=_SECONDS,
                 live=st.lists(st.tuples(_TEXT, _PORT, _COUNT), max_size=3).map(tuple),
+                client_handshakes=st.dictionaries(_TEXT, _COUNT, max_size=3),
+                node_handshakes=st.dictionaries(_TEXT, _COUNT, max_size=3),
             ),
             max_size=3,
         ).map(tuple),
         accept_pauses=_COUNT,
         dropped_logs=_COUNT,
+        sessions=st.lists(st.tuples(_TEXT, _TEXT, _TEXT, st.booleans(), _COUNT), max_size=3).map(tuple),
     ),
     messages.Finished: st.builds(
         messages.Finished,
@@ -150,6 +175,10 @@ _MESSAGES: dict[type[messages.Down | messages.Up], st.SearchStrategy[messages.Do
                 seconds=_SECONDS,
                 outcome=_TEXT,
                 detail=_TEXT,
+                certificate=_TEXT,
+                serial=_TEXT,
+                client_tls=_TEXT,
+                node_tls=_TEXT,
             ),
             max_size=3,
         ).map(tuple),

@@ -212,6 +212,7 @@ def test_a_flood_from_everywhere_is_bounded_too_and_the_relay_goes_on(home: tupl
         for talk in crowd:
             talk.close()
         assert friend.echoes()
+        daemon.wait_for_metric(1, "natproxy_connections_open")
     with secure(daemon.ip, TLS_PORT, context_of(home)) as other:
         assert other.echoes()
     daemon.wait_for_metric(0, "natproxy_connections_open")
