@@ -72,6 +72,7 @@ class Authority:
         """Sign a developer's certificate and write the bundle to ``out``, overwriting nothing unless ``force``."""
         client_name(name)
         with self._changing() as (index, ca):
+            _refuse_likeness(index, name)
             term, key = self._term(index, ca, days), new_key()
             check_out(out, force=force)
             certificate = certificate_pem(certificates.sign_client(ca, key, name, term))
@@ -236,6 +237,17 @@ def _check_clock(ca: Ca, now: datetime) -> None:
         raise PkiError(message)
     if now >= end:
         message = f"the CA itself ended on {day(end)}: make another one in another --dir"
+        raise PkiError(message)
+
+
+def _refuse_likeness(index: Index, name: str) -> None:
+    """Raise PkiError where another name differs in upper and lower case only.
+
+    As host names natproxy takes both for one; whoever revoked one of them would leave the other a way in.
+    """
+    like = next((one.name for one in index.certificates if one.kind == "client" and one.is_like(name)), None)
+    if like is not None:
+        message = f"{name!a} differs from {like!a}, which was issued before, in upper and lower case only: write it so"
         raise PkiError(message)
 
 

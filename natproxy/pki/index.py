@@ -6,15 +6,20 @@ index anew would lose them.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
 
 from natproxy.errors import PkiError
-from natproxy.pki.terms import ServerNames, Term, client_name, serial_text
+from natproxy.pki.terms import MOST_DAYS, ServerNames, Term, client_name, serial_text
 
 VERSION = 1
+
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
+"""Whatever else a host's name may be, it goes into lines that developers paste into a shell."""
 
 Kind = Literal["ca", "server", "client"]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -37,6 +42,10 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The serial as a number."""
         return int(self.serial, 16)
 
+    def is_like(self, name: str) -> bool:
+        """True where only upper and lower case tell its name from another one."""
+        return self.name != name and self.name.lower() == name.lower()
+
 
 class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that the CA remembers."""
@@ -45,9 +54,9 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hosts: tuple[str, ...]
     """DNS names of the server's certificate; with ``addresses`` at least one."""
     addresses: tuple[str, ...]
-    list_number: Annotated[int, msgspec.Meta(ge=1)]
+    list_number: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
     """Of the last revocation list that was signed, or was about to be."""
-    list_days: Annotated[int, msgspec.Meta(ge=1)]
+    list_days: Annotated[int, msgspec.Meta(ge=1, le=MOST_DAYS)]
     """How long revocation lists are valid."""
     certificates: tuple[Entry, ...]
     """In the order they were signed; the first is the CA's own."""
@@ -132,6 +141,14 @@ class _Version(msgspec.Struct):
     version: Annotated[int, msgspec.Meta(ge=1)]
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _nonsense(index: Index) -> str | None:
     """Return what cannot be, though each value alone can."""
     kinds = [entry.kind for entry in index.certificates]
@@ -139,14 +156,26 @@ def _nonsense(index: Index) -> str | None:
         return "it must begin with the CA's own certificate, and hold a server's"
     if not index.hosts and not index.addresses:
         return "it names no host and no address"
+    if not all(_HOST.fullmatch(text) for text in index.hosts) or not all(map(_is_address, index.addresses)):
+        return "its hosts must be DNS names, its addresses IP addresses"
     serials = set()
     for entry in index.certificates:
         if entry.serial in serials:
             return f"the serial {entry.serial} stands there twice"
         serials.add(entry.serial)
-        if entry.kind == "client":
-            try:
-                client_name(entry.name)
-            except PkiError as error:
-                return str(error)
+    return next(filter(None, map(_nonsense_in, index.certificates)), None)
+
+
+def _nonsense_in(entry: Entry) -> str | None:
+    if not entry.number:
+        return "a serial number is positive"
+    moments = (entry.issued, entry.expires, entry.revoked)
+    if any(moment is not None and not 1950 <= moment.year < 9999 for moment in moments):
+        return f"{entry.serial} has a date that no certificate and no list can hold"
+    if entry.kind != "client":
+        return None if entry.name.isprintable() else f"{entry.serial} has a name that is not printable"
+    try:
+        client_name(entry.name)
+    except PkiError as error:
+        return str(error)
     return None

@@ -29,6 +29,13 @@ UNREADABLE = (
 S = TypeVar("S")
 T = TypeVar("T")
 _LABEL = re.compile(r"[A-Za-z0-9_-]+")
+_MOST_BYTES = 16 * 1024
+_MOST_NAMES = 256
+_MOST_SERIAL_BITS = 512
+"""Of a client's certificate. RFC 5280 wants 160 bits at most; whoever shows one decides what it costs to read, to keep
+and to log it, also where nobody vouches for it."""
+_SHOWN_CHARACTERS = 128
+"""Of a name in the log. A CN has 64 at most (RFC 5280, appendix A.1), which nothing enforces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Identity:
     """A certificate that has been verified, reduced to what decides and what is logged."""
 
     name: str
-    """Its CN, else its first SAN; empty where it has neither."""
+    """Its CN, else its first SAN; empty where it has neither. To be shown: a long one is cut short."""
     names: frozenset[str]
     """CN, and DNS (in lower case) and URI SANs."""
     serial: int
@@ -46,35 +53,56 @@ class Identity:
     not_after: float
     hosts: frozenset[str] = frozenset()
     """Those of ``names`` that are DNS names, and so are compared without regard to case."""
+    uris: frozenset[str] = frozenset()
+    """Those that are URIs, which no wildcard means."""
 
 
 def identify(der: bytes) -> Identity:
     """Read a certificate, such as ``SSLObject.getpeercert(True)`` gives after a handshake, a resumed one too.
 
-    Raises TlsError where it is none.
+    Raises TlsError where it is none, or a monster.
     """
+    if len(der) > _MOST_BYTES:
+        raise TlsError(f"the certificate has {len(der)} bytes: {_MOST_BYTES} are enough for a client's")
     try:
-        certificate = quietly(x509.load_der_x509_certificate, der)
-        common = [_text(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        hosts, uris = _alternative_names(certificate)
-        first = [*common, *hosts, *uris]
-        return Identity(
-            name=first[0] if first else "",
-            names=frozenset(first),
-            serial=serial_of(certificate),
-            issuer=issuer_key(certificate.issuer),
-            not_before=certificate.not_valid_before_utc.timestamp(),
-            not_after=certificate.not_valid_after_utc.timestamp(),
-            hosts=frozenset(hosts),
-        )
+        return quietly(_read, der)
     except UNREADABLE as error:
         raise TlsError(f"the certificate cannot be read: {fault(error)}") from error
 
 
+def _read(der: bytes) -> Identity:
+    certificate = x509.load_der_x509_certificate(der)
+    common = [_text(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    hosts, uris = _alternative_names(certificate)
+    names, serial = [*common, *hosts, *uris], certificate.serial_number
+    if len(names) > _MOST_NAMES:
+        raise TlsError(f"the certificate has {len(names)} names: {_MOST_NAMES} are enough for a client's")
+    if serial.bit_length() > _MOST_SERIAL_BITS:
+        raise TlsError(f"the certificate's serial number has {serial.bit_length()} bits")
+    return Identity(
+        name=_shown(names[0]) if names else "",
+        names=frozenset(names),
+        serial=serial,
+        issuer=issuer_key(certificate.issuer),
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+        hosts=frozenset(hosts),
+        uris=frozenset(uris),
+    )
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}..."
+
+
 def quietly(read: Callable[[S], T], source: S) -> T:
-    """Read something without being told what a later ``cryptography`` may not read: serial number 0, ..."""
+    """Read something without being told what is odd about it: serial number 0, a name that is too long, ...
+
+    Whoever shows a certificate would write to standard error that way, past the log and its limits.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        warnings.simplefilter("ignore", UserWarning)
         return read(source)
 
 
@@ -114,7 +142,7 @@ def is_named(identity: Identity, patterns: tuple[str, ...] | None) -> bool:
 def _is_meant(identity: Identity, pattern: str) -> bool:
     if pattern.startswith("*.") and len(pattern) > 2:
         rest = pattern[1:]
-        return any(_is_one_label_more(name, rest) for name in identity.names - identity.hosts) or any(
+        return any(_is_one_label_more(name, rest) for name in identity.names - identity.hosts - identity.uris) or any(
             _is_one_label_more(name, _lower(rest)) for name in identity.hosts
         )
     return pattern in identity.names or _lower(pattern) in identity.hosts

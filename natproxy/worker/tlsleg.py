@@ -115,7 +115,7 @@ class TlsLeg(Leg):
                 try:
                     total = read(BUFFER_BYTES, VIEW)
                 except ssl.SSLError as error:
-                    total, failure = 0, error
+                    total, failure = 0, error.with_traceback(None)  # which holds this frame, and the leg
                 if total and not (self._incoming.pending or self._outgoing.pending):
                     # By far the most often: one record, and all of it.
                     self.received_bytes += total
@@ -170,7 +170,7 @@ class TlsLeg(Leg):
                     return total, ssl.SSLZeroReturnError()
                 total += count
         except ssl.SSLError as error:
-            return total, error
+            return total, error.with_traceback(None)  # which holds frames, and so the leg
         return total, None
 
     def _pass_on(self, total: int, failure: ssl.SSLError | None) -> bool:
@@ -181,7 +181,7 @@ class TlsLeg(Leg):
             has_room = self.peer.write(total)
             # Nothing is undecrypted now, but the kernel may hold more, and will not tell of it again.
             self.is_readable = not has_room
-        if self._outgoing.pending and not relay.is_over:
+        if not relay.is_over and self._outgoing.pending:
             self._send_unasked()
         if relay.is_over:
             return False
@@ -310,6 +310,8 @@ class TlsLeg(Leg):
             with contextlib.suppress(OSError):
                 self.sock.send(self._outgoing.read())
         super().close(is_reset=is_reset)
+        # The legs and their relay are garbage only once the collector comes by; OpenSSL's tens of KiB go now.
+        del self._tls, self._encrypt, self._read, self._feed, self._incoming, self._outgoing
 
 
 class Closing:

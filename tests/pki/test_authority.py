@@ -169,6 +169,18 @@ def test_a_name_that_is_none_changes_nothing(tmp_path: Path, name: str) -> None:
     assert all_files(tmp_path) == before
 
 
+@pytest.mark.parametrize("other", ["RUNNER7.ci.example.com", "runner7.CI.Example.com"])
+def test_a_name_that_looks_like_another_one_is_refused(tmp_path: Path, other: str) -> None:
+    authority = make(tmp_path)
+    issue(authority, "runner7.ci.example.com")
+    authority.revoke("runner7.ci.example.com")
+    before = all_files(authority.directory)
+    with pytest.raises(PkiError, match=r"differs from 'runner7\.ci\.example\.com'.* in upper and lower case only"):
+        authority.issue(other, 90, tmp_path / "x.zip")
+    assert all_files(authority.directory) == before
+    issue(authority, "runner7.ci.example.com")
+
+
 # --- revoke
 
 

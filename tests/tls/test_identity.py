@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import subprocess
+import warnings
 
 import pytest
 from cryptography import x509
@@ -19,7 +20,10 @@ from tests.tls.handshakes import shake
 from tests.tls.samples import CLIENTS, DAY, DEV1, NOW, OWN, der_of, peer, proxy
 
 MANY = CLIENTS.issue(
-    "dev1", dns=["Runner1.CI.example.com", "b.example.com"], uris=["spiffe://example.com/Dev1"], usage="client"
+    "dev1",
+    dns=["Runner1.CI.example.com", "b.example.com"],
+    uris=["spiffe://example.com/Dev1", "bare.example.net"],
+    usage="client",
 )
 KEY = ec.generate_private_key(ec.SECP256R1())
 DER = der_of(MANY)
@@ -57,7 +61,9 @@ def test_a_certificate_is_its_names_serial_issuer_and_dates() -> None:
 def test_all_its_names_count() -> None:
     found = identify(DER)
     assert found.name == "dev1"
-    assert found.names == {"dev1", "runner1.ci.example.com", "b.example.com", "spiffe://example.com/Dev1"}
+    assert found.names == {
+        "dev1", "runner1.ci.example.com", "b.example.com", "spiffe://example.com/Dev1", "bare.example.net"
+    }  # fmt: skip
 
 
 def test_one_without_a_cn_is_called_by_its_first_san() -> None:
@@ -80,6 +86,48 @@ def test_of_two_cns_both_count_and_the_first_is_shown() -> None:
     found = identify(made([(NameOID.COMMON_NAME, "one"), (NameOID.COMMON_NAME, "two")]))
     assert found.name == "one"
     assert found.names == {"one", "two"}
+
+
+def test_what_is_odd_about_names_is_not_told(recwarn: pytest.WarningsRecorder) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x" * 65, _validate=False)])
+    builder = x509.CertificateBuilder(CLIENTS.name, subject, KEY.public_key(), 1, NOW - DAY, NOW + DAY)
+    der = builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    assert identify(der).names == {"x" * 65}  # a warning is an error in these tests
+    assert recwarn.list == []
+
+
+def test_a_name_that_is_shown_is_no_longer_than_a_line_bears() -> None:
+    assert identify(made([], x509.SubjectAlternativeName([x509.DNSName("a" * 128)]))).name == "a" * 128
+    found = identify(made([], x509.SubjectAlternativeName([x509.DNSName("b" * 4000)])))
+    assert found.name == "b" * 128 + "..."
+    assert is_named(found, ("b" * 4000,))
+    assert not is_named(found, (found.name,))
+
+
+@pytest.mark.parametrize(
+    ("names", "why"), [([f"n{number}" for number in range(257)], "257 names"), (["x" * 16_400], r"has 1\d{4} bytes")]
+)
+def test_a_monster_is_refused_before_it_costs_much(names: list[str], why: str) -> None:
+    der = made([], x509.SubjectAlternativeName([x509.DNSName(name) for name in names]))
+    with pytest.raises(TlsError, match=why):
+        identify(der)
+
+
+def test_as_many_names_as_anyone_has_are_read() -> None:
+    names = [f"host-{number}.some-team.ci.example.com" for number in range(256)]
+    assert identify(made([], x509.SubjectAlternativeName([x509.DNSName(name) for name in names]))).hosts == set(names)
+
+
+def test_a_serial_number_that_fills_a_page_is_refused() -> None:
+    der = made([], x509.SubjectAlternativeName([x509.DNSName("x" * 300)]))
+    assert (der[:2], der[4:6], der[13:16]) == (b"\x30\x82", b"\x30\x82", b"\x02\x01\x01")  # the serial number is 1
+    number = b"\x02\x82\x03\xe8" + b"\x7f" * 1000
+    outer, inner = (int.from_bytes(der[at : at + 2], "big") + len(number) - 3 for at in (2, 6))
+    longer = der[:2] + outer.to_bytes(2, "big") + der[4:6] + inner.to_bytes(2, "big") + der[8:13] + number + der[16:]
+    with pytest.raises(TlsError, match="serial number has 7999 bits"):
+        identify(longer)
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
@@ -177,6 +225,8 @@ def test_a_negative_serial_number_is_written_too() -> None:
         ("spiffe://example.com/dev1", False),
         ("spiffe://example.com/*", False),
         ("*.com/Dev1", False),
+        ("bare.example.net", True),
+        ("*.example.net", False),  # a URI, whatever it looks like
     ],
 )
 def test_whom_a_name_means(pattern: str, is_meant: bool) -> None:

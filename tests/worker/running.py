@@ -7,6 +7,7 @@ import os
 import resource
 import select
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from natproxy.messages import DIAL_BUCKETS, RouteCounts, Serve, Up
 from natproxy.model import Outcome
 from natproxy.worker.process import Worker
 from tests.worker.hand import SECONDS, listen
+from tests.worker.tlspeer import HOST, NODE, client_side, node_side
 
 M = TypeVar("M", bound=Up)
 Node = tuple[str, int] | socket.socket
@@ -46,6 +48,8 @@ class Totals:
     dials: list[int] = field(default_factory=lambda: [0] * (len(DIAL_BUCKETS) + 1))
     dial_seconds: float = 0.0
     live: dict[tuple[str, int], int] = field(default_factory=dict)
+    client_handshakes: Counter[str] = field(default_factory=Counter)
+    node_handshakes: Counter[str] = field(default_factory=Counter)
 
     def add(self, counts: RouteCounts) -> None:
         """Take in what happened since the last time."""
@@ -57,6 +61,8 @@ class Totals:
         self.dials = [one + other for one, other in zip(self.dials, counts.dials or [0] * len(self.dials), strict=True)]
         self.dial_seconds += counts.dial_seconds
         self.live = {(ip, port): number for ip, port, number in counts.live}
+        self.client_handshakes.update(counts.client_handshakes)
+        self.node_handshakes.update(counts.node_handshakes)
 
 
 class Running:
@@ -68,6 +74,8 @@ class Running:
         self.said: list[Up] = []
         self.totals: dict[int, Totals] = {}
         self.open = 0
+        self.sessions: Counter[tuple[str, str, str, bool]] = Counter()
+        """(side, TLS version, cipher suite, resumed) -> handshakes."""
         self.finished: list[messages.FinishedConnection] = []
         self.has_ended = False
         self.accept_pauses = 0
@@ -138,6 +146,9 @@ class Running:
             if isinstance(message, messages.Counts):
                 self.open = message.open
                 self.accept_pauses += message.accept_pauses
+                for *kind, count in message.sessions:
+                    side, version, cipher, is_resumed = kind
+                    self.sessions[str(side), str(version), str(cipher), bool(is_resumed)] += count
                 for counts in message.routes:
                     self.totals.setdefault(counts.port, Totals()).add(counts)
             elif isinstance(message, messages.Finished):
@@ -253,7 +264,10 @@ class Running:
 
 
 def served(port: int, *nodes: Node, **values: object) -> Serve:
-    """Return a Serve for a port that leads to ``nodes`` (addresses, or sockets that listen)."""
+    """Return a Serve for a port that leads to ``nodes`` (addresses, or sockets that listen).
+
+    With ``node_tls`` their certificates must name tlspeer.NODE, by the CAs called "nodes", unless the values say else.
+    """
     addresses = tuple(node.getsockname()[:2] if isinstance(node, socket.socket) else node for node in nodes)
     serve = Serve(
         port=port,
@@ -267,6 +281,8 @@ def served(port: int, *nodes: Node, **values: object) -> Serve:
         idle_seconds=None,
         keepalive_seconds=30.0,
     )
+    if values.get("node_tls"):
+        values = {"node_ca": "nodes", "names": (NODE,) * len(addresses), **values}
     return msgspec.structs.replace(serve, **values)
 
 
@@ -280,6 +296,33 @@ def accept(node: socket.socket) -> socket.socket:
     sock, _ = node.accept()
     sock.settimeout(SECONDS)
     return sock
+
+
+def connect_tls(
+    port: int,
+    context: ssl.SSLContext | None = None,
+    *,
+    session: ssl.SSLSession | None = None,
+    source: tuple[str, int] | None = None,
+) -> ssl.SSLSocket:
+    """Return a client's TLS connection to a port; raises what goes wrong with that."""
+    sock = connect(port, source=source)
+    try:
+        context = context or client_side()
+        return context.wrap_socket(sock, server_hostname=HOST, session=session, suppress_ragged_eofs=False)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def accept_tls(node: socket.socket, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
+    """Return the connection that a node accepts next, with TLS agreed upon."""
+    sock = accept(node)
+    try:
+        return (context or node_side()).wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def receive_exactly(sock: socket.socket, count: int) -> bytes:

@@ -395,4 +395,4 @@ def test_a_worker_tells_nothing_of_a_port_where_nothing_happened(running: Runnin
     running.said.clear()
     counts = running.expect(messages.Counts)
     assert port not in {route.port for route in counts.routes}
-    assert msgspec.structs.asdict(counts).keys() == {"open", "routes", "accept_pauses", "dropped_logs"}
+    assert msgspec.structs.asdict(counts).keys() == {"open", "routes", "accept_pauses", "dropped_logs", "sessions"}
