@@ -177,6 +177,8 @@ class FinishedConnection(msgspec.Struct, frozen=True, array_like=True):
     client_tls: str = ""
     """The TLS version spoken with the client; empty = none, or not by natproxy."""
     node_tls: str = ""
+    is_verified: bool = True
+    """False where the handshake failed, so that name and serial are what the client claims."""
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):

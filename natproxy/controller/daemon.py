@@ -42,6 +42,7 @@ def run(path: Path) -> int:
     """Be the daemon with the config at ``path``; return the exit status. Raises ConfigError, NatproxyError."""
     config = load_config(path)
     _allow_many_sockets()
+    _leave_no_core()
     with LineWriter(sys.stderr) as log:
         set_up_logs(config.log.format, config.log.level, stream=log)
         return uvloop.run(Daemon(config, exit_at_once=lambda: _exit_at_once(log)).run())
@@ -57,6 +58,11 @@ def _allow_many_sockets() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _leave_no_core() -> None:
+    """A core would hold keys, and the credentials of AWS."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 class Daemon:

@@ -60,7 +60,8 @@ def event(
 
 
 def log_connection(logger: logging.Logger, connection: FinishedConnection) -> None:
-    """Log the one line that a finished connection gets."""
+    """Log the one line that a finished connection gets. A name that nobody has verified goes by another field."""
+    name, serial = connection.certificate or None, connection.serial or None
     event(
         logger,
         logging.INFO,
@@ -70,8 +71,10 @@ def log_connection(logger: logging.Logger, connection: FinishedConnection) -> No
         kind=connection.kind,
         node=connection.node or None,
         client=connection.client,
-        certificate=connection.certificate or None,
-        serial=connection.serial or None,
+        certificate=name if connection.is_verified else None,
+        serial=serial if connection.is_verified else None,
+        claimed_certificate=None if connection.is_verified else name,
+        claimed_serial=None if connection.is_verified else serial,
         client_tls=connection.client_tls or None,
         address=connection.address or None,
         node_tls=connection.node_tls or None,

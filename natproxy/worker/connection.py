@@ -61,11 +61,12 @@ class Connection:
         "tls_versions",
     )
 
-    def __init__(self, port: Port, client: socket.socket, ip: str, client_port: int, limit_group: str) -> None:
+    def __init__(self, port: Port, client: socket.socket, ip: str, client_port: int, limit_group: str | None) -> None:
         self.port = port
         self.client_ip = ip
         self.client_port = client_port
         self.limit_group = limit_group
+        """Where it is counted; None = not yet."""
         self.started = port.loop.now
         self.last_active = self.started
         self.address: Address | None = None
@@ -153,6 +154,12 @@ class Connection:
             failure = failure or HandshakeFailure.INTERNAL
             self.end(_BY_FAILURE.get(failure, Outcome.CLIENT_HANDSHAKE), f"{failure}: {detail}" if detail else failure)
             return
+        if self.limit_group is None:
+            group = port.serve.limit_group
+            if (outcome := port.count_in(self.client_ip, group)) is not None:
+                self.end(outcome)
+                return
+            self.limit_group = group
         port.worker.session_begun("client", end.tls)
         self.tls_versions = (end.tls.version() or "", "")
         self._client_end = end

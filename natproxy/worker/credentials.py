@@ -6,6 +6,7 @@ an old one is never resumed under a new one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ssl
 import time
@@ -33,10 +34,20 @@ Verdict = tuple[HandshakeFailure, str]
 class Shown:
     """The certificate that a client showed."""
 
-    __slots__ = ("anchor", "identity", "serial", "vouched")
+    __slots__ = ("anchor", "identity", "is_verified", "serial", "vouched")
 
-    def __init__(self, identity: Identity, serial: str, anchor: bytes | None, vouched: frozenset[bytes]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        serial: str,
+        anchor: bytes | None,
+        vouched: frozenset[bytes],
+        *,
+        is_verified: bool = True,
+    ) -> None:
         self.identity = identity
+        self.is_verified = is_verified
+        """False where the handshake failed: then it may be anybody's."""
         self.serial = serial
         """As it is shown."""
         self.anchor = anchor
@@ -93,7 +104,8 @@ class Credentials:
         if server is None or context is None or not is_looking:
             return context
         if context.session_stats()["number"] > MOST_SESSIONS:
-            self._server = server_context(server)
+            with contextlib.suppress(TlsError):  # no memory, no descriptor: the old one will do
+                self._server = server_context(server)
         return self._server
 
     def node(self, name: str) -> ssl.SSLContext:
@@ -118,9 +130,17 @@ class Credentials:
         return self._known_as(der, chain[-1] if chain else None, self._anchors)
 
     def shown_in_vain(self, tls: ssl.SSLObject) -> Shown | None:
-        """Return the certificate that was shown in a handshake that failed; whether it is genuine is not known."""
-        chain = _chain(tls)
-        return self._known_as(chain[0], None, self._anchors) if chain else None
+        """Return the certificate that was shown in a handshake that failed; whether it is genuine is not known.
+
+        Raises TlsError.
+        """
+        from natproxy.tls.identity import identify, serial_text  # noqa: PLC0415 (heavy: only where it is needed)
+
+        chain = _chain(tls) if self.demands_certificate else ()
+        if not chain:
+            return None
+        identity = identify(chain[0])
+        return Shown(identity, serial_text(identity.serial), None, frozenset(), is_verified=False)
 
     def _known_as(self, der: bytes, anchor: bytes | None, vouched: frozenset[bytes]) -> Shown:
         from natproxy.tls.identity import identify, serial_text  # noqa: PLC0415 (heavy: only where it is needed)

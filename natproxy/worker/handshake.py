@@ -27,7 +27,8 @@ from natproxy.worker.loop import OUT, READ_WRITE, Loop, Timer
 
 MOST_AT_ONCE = 1024
 """With clients, in one worker."""
-MOST_OF_A_CLIENT = 256
+SHARE_OF_A_CLIENT = 4
+"""One client may have so much of what is left: the more are under way, the less, so that a few cannot take all."""
 SLICE_SECONDS = 0.001
 """What handshakes may take of one turn of the loop; the one that passes it is the last."""
 CLEAR_TEXT_ANSWER = b"-ERR this port speaks TLS: connect with TLS\r\n"
@@ -71,7 +72,8 @@ class Handshakes:
 
     def has_room(self, ip: str) -> bool:
         """Say whether one more handshake with a client at ``ip`` may begin."""
-        return self.open < MOST_AT_ONCE and self._of_client[client_of(ip)] < MOST_OF_A_CLIENT
+        left = MOST_AT_ONCE - self.open
+        return left > 0 and self._of_client[client_of(ip)] < max(1, left // SHARE_OF_A_CLIENT)
 
     def begun(self, ip: str) -> None:
         """Count one more with a client."""

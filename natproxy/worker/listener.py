@@ -125,18 +125,27 @@ class Port:
         elif serve.client_tls == "terminate" and not self.worker.handshakes.has_room(ip):
             outcome = Outcome.HANDSHAKE_LIMIT
             self.counts.shaken("client", HandshakeFailure.LIMIT)
+        elif self._is_counted_later():
+            outcome = None
         else:
-            outcome = self.worker.census.admit(
-                serve.limit_group, ip, serve.max_connections, serve.max_connections_per_client
-            )
+            outcome = self.count_in(ip, serve.limit_group)
         client_port = int(str(peer[1]))
         if outcome is not None:
             self.turn_away(client, outcome, ip, client_port)
             return
-        connection = Connection(self, client, ip, client_port, serve.limit_group)
+        connection = Connection(self, client, ip, client_port, None if self._is_counted_later() else serve.limit_group)
         self.connections[connection] = None
         self.counts.opened += 1
         connection.start()
+
+    def _is_counted_later(self) -> bool:
+        """Say whether only those count who have shown a certificate: strangers must not use the limits up."""
+        return self.serve.client_tls == "terminate" and self.worker.credentials.demands_certificate
+
+    def count_in(self, ip: str, limit_group: str) -> Outcome | None:
+        """Count one more connection, or say which limit turns it away."""
+        serve = self.serve
+        return self.worker.census.admit(limit_group, ip, serve.max_connections, serve.max_connections_per_client)
 
     def turn_away(self, client: socket.socket, outcome: Outcome, ip: str, client_port: int) -> None:
         """Close a client that is not let in."""
@@ -149,7 +158,8 @@ class Port:
     def forget(self, connection: Connection, outcome: Outcome, detail: str) -> None:
         """Count a connection that has ended. Called once for each."""
         del self.connections[connection]
-        self.worker.census.leave(connection.limit_group, connection.client_ip)
+        if connection.limit_group is not None:
+            self.worker.census.leave(connection.limit_group, connection.client_ip)
         self.counts.ended[outcome] += 1
         if connection.relay is not None:
             self.counts.add_bytes(connection)
@@ -183,6 +193,7 @@ class Port:
                 serial="" if shown is None else shown.serial,
                 client_tls=client_tls,
                 node_tls=node_tls,
+                is_verified=shown is None or shown.is_verified,
             )
         )
 

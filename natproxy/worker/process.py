@@ -175,7 +175,7 @@ class Worker:
             self._stop_if_done()
 
     def _stop_if_done(self) -> None:
-        if self.census.open or self._has_said_stopped:
+        if self.census.open or self.handshakes.open or self._has_said_stopped:
             return
         self._has_said_stopped = True
         self._flush_log()
@@ -300,7 +300,8 @@ class Worker:
 
     def has_descriptors(self) -> bool:
         """Say whether there is room for one more connection (two descriptors) and what natproxy itself may need."""
-        return 2 * self.census.open + self._listening + _SPARE_DESCRIPTORS + 2 <= self._descriptor_limit
+        connections = self.census.open + self.handshakes.open
+        return 2 * connections + self._listening + _SPARE_DESCRIPTORS + 2 <= self._descriptor_limit
 
     def watch_listening(self, listening: ListeningSocket) -> None:
         """Accept on a listening socket; of several workers that share it one is woken, not all."""
@@ -340,6 +341,8 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # A core would hold keys, and what passes through.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # What exists now lives for ever: the collector need not look at it, and need not look often.
     gc.collect()
     gc.freeze()

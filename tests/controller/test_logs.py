@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,10 +53,19 @@ def test_a_text_line_is_a_sentence_and_fields(stream: io.StringIO) -> None:
     assert time.endswith("Z")
 
 
-def finished(outcome: Outcome, **more: str) -> FinishedConnection:
-    return FinishedConnection(
-        6379, "my-redis", "primary", "", "198.51.100.27:50000", "10.0.1.230:6379", 14, 7, 0.5, outcome.value, **more
+def finished(outcome: Outcome, *, is_verified: bool = True, **more: str) -> FinishedConnection:
+    connection = FinishedConnection(
+        6379, "my-redis", "primary", "", "198.51.100.27:50000", "10.0.1.230:6379", 14, 7, 0.5, outcome.value
     )
+    return msgspec.structs.replace(connection, **more, is_verified=is_verified)
+
+
+def test_a_name_that_nobody_verified_is_a_claim(stream: io.StringIO) -> None:
+    set_up_logs("json", "info", stream=stream, environ={})
+    log_connection(log, finished(Outcome.REVOKED, certificate="ceo", serial="01AB", is_verified=False))
+    told = json.loads(stream.getvalue())
+    assert (told["claimed_certificate"], told["claimed_serial"]) == ("ceo", "01AB")
+    assert not {"certificate", "serial"} & told.keys()
 
 
 def test_a_connection_without_tls_has_no_fields_of_it(stream: io.StringIO) -> None:

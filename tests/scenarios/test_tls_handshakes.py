@@ -22,7 +22,7 @@ from tests.standins.echo import EchoNodes
 
 TLS_PORT, NODE_PORT, CLEAR_PORT = range(FIRST_PORT, FIRST_PORT + 3)
 ANSWER = b"-ERR this port speaks TLS: connect with TLS\r\n"
-MOST_OF_A_CLIENT = 256
+MOST_OF_A_CLIENT = 205
 FLOOD = MOST_OF_A_CLIENT + 50
 FRIEND, FLOODER, CROWD = "127.0.0.2", "127.0.0.3", "127.0.3.{}"
 

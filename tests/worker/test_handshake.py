@@ -12,7 +12,7 @@ import pytest
 from natproxy.model import HandshakeFailure
 from natproxy.tls.contexts import node_context, server_context
 from natproxy.worker import handshake as handshake_module
-from natproxy.worker.handshake import CLEAR_TEXT_ANSWER, MOST_AT_ONCE, MOST_OF_A_CLIENT, Handshake, Handshakes, TlsEnd
+from natproxy.worker.handshake import CLEAR_TEXT_ANSWER, MOST_AT_ONCE, Handshake, Handshakes, TlsEnd
 from natproxy.worker.loop import ERROR, IN, OUT, READ, READ_WRITE, Loop
 from tests.standins.certificates import Authority
 from tests.worker.hand import Nobody, reset, settle, tcp_pair, turn, turn_until
@@ -489,24 +489,36 @@ def test_a_cancelled_handshake_tells_nothing_and_leaves_no_timer(greet: Callable
 # How many, and how much of a turn.
 
 
+def test_a_few_clients_cannot_take_all() -> None:
+    loop = Loop()
+    handshakes = Handshakes(loop)
+    for number in range(10):
+        while handshakes.has_room(f"10.0.0.{number}"):
+            handshakes.begun(f"10.0.0.{number}")
+    assert MOST_AT_ONCE - handshakes.open > 80
+    loop.close()
+
+
 def test_limits_hold_in_all_and_for_each_client() -> None:
     loop = Loop()
     handshakes = Handshakes(loop)
-    for _ in range(MOST_OF_A_CLIENT):
-        assert handshakes.has_room("2001:db8::1")
+    of_one = 0
+    while handshakes.has_room("2001:db8::1"):
         handshakes.begun("2001:db8::1")
+        of_one += 1
+    assert of_one == MOST_AT_ONCE // 5 + 1  # then a quarter of the rest is as much as it has
     assert not handshakes.has_room("2001:db8::2")  # the same client's /64
     assert handshakes.has_room("2001:db8:0:1::1")
-    for number in range(MOST_AT_ONCE - MOST_OF_A_CLIENT):
+    for number in range(MOST_AT_ONCE - of_one):
         ip = f"10.0.{number // 200}.{number % 200}"
         assert handshakes.has_room(ip)
         handshakes.begun(ip)
     assert not handshakes.has_room("10.9.9.9")
     handshakes.ended("2001:db8::ffff")
     assert handshakes.has_room("10.9.9.9")
-    for _ in range(MOST_OF_A_CLIENT - 1):
+    for _ in range(of_one - 1):
         handshakes.ended("2001:db8::1")
-    for number in range(MOST_AT_ONCE - MOST_OF_A_CLIENT):
+    for number in range(MOST_AT_ONCE - of_one):
         handshakes.ended(f"10.0.{number // 200}.{number % 200}")
     assert handshakes.open == 0
     assert not handshakes._of_client

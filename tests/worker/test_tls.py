@@ -292,7 +292,7 @@ def test_the_excess_over_the_limits_is_closed_at_once_and_counted(
     running: Running, node: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handshake_module, "MOST_AT_ONCE", 4)
-    monkeypatch.setattr(handshake_module, "MOST_OF_A_CLIENT", 2)
+    monkeypatch.setattr(handshake_module, "SHARE_OF_A_CLIENT", 1)
     port = running.serve(node, **TERMINATE)
     with contextlib.ExitStack() as stack:
         for source in ("127.0.0.7", "127.0.0.7", "127.0.0.8", "127.0.0.9"):
@@ -310,6 +310,25 @@ def test_the_excess_over_the_limits_is_closed_at_once_and_counted(
         for _ in range(5):
             client = stack.enter_context(connect_tls(port))
             echo_once(client, stack.enter_context(accept(node)))
+
+
+def test_strangers_do_not_use_up_the_limit_of_connections_where_a_certificate_is_demanded(
+    running: Running, node: socket.socket, dev: Issued
+) -> None:
+    running.order(strict())
+    port = running.serve(node, **TERMINATE, max_connections=1, max_connections_per_client=1)
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(connect(port))
+        running.until(lambda: running.counts(port).open == 5)
+        with connect_tls(port, client_side(dev)) as client, accept(node) as inside:
+            echo_once(client, inside)
+            with connect_tls(port, client_side(dev)) as another, contextlib.suppress(ssl.SSLEOFError):
+                assert not another.recv(1)
+        assert running.until_ended(port, 2).ended[Outcome.LIMIT] == 1
+    running.until_ended(port, 7)
+    with connect_tls(port, client_side(dev)) as client, accept(node) as inside:
+        echo_once(client, inside)
 
 
 def test_many_who_never_speak_do_not_keep_a_request_waiting(running: Running, node: socket.socket) -> None:
