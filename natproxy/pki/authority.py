@@ -74,7 +74,7 @@ class Authority:
         with self._changing() as (index, ca):
             _refuse_likeness(index, name)
             term, key = self._term(index, ca, days), new_key()
-            check_out(out, force=force)
+            check_out(out, self.directory, force=force)
             certificate = certificate_pem(certificates.sign_client(ca, key, name, term))
             entry = make_entry("client", name, term)
             parts = {"certificate": certificate, "key": key_pem(key), "ca": certificate_pem(ca.certificate)}

@@ -11,9 +11,15 @@ from natproxy.pki import files
 from natproxy.pki.bundle import zipped
 
 
-def check_out(out: Path, *, force: bool) -> None:
-    """Raise PkiError where a bundle could not be written there, or would overwrite something without ``force``."""
+def check_out(out: Path, ca: Path, *, force: bool) -> None:
+    """Raise PkiError where a bundle could not be written there, or would overwrite something without ``force``.
+
+    ``ca`` is the CA's own directory, among whose files a bundle must not be spread out.
+    """
     try:
+        if not _is_zip(out) and out.resolve().is_relative_to(ca.resolve()):
+            message = f"{out} lies in the CA's own directory: choose another --out"
+            raise PkiError(message)
         _check(out, force=force)
     except OSError as error:
         message = f"cannot write {out}: {error.strerror or error}"
