@@ -23,7 +23,7 @@ _SPOKEN = {"terminate": " (TLS)", "passthrough": " (TLS passthrough)"}
 def routes_wide(document: RoutesDocument) -> Table:
     """Return the routes with a column for everything."""
     table = _table()
-    for name in ("PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TLS", "TARGET", "CONNECTIONS"):
+    for name in ("PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TLS", "NODE-TLS", "TARGET", "CONNECTIONS"):
         table.add_column(name, no_wrap=True, justify="right" if name in ("PORT", "CONNECTIONS") else "left")
     for cache, route in _each(document):
         node = str(route.node) if route.node is not None else ""
@@ -36,6 +36,7 @@ def routes_wide(document: RoutesDocument) -> Table:
             _text(route.zone),
             _state(route),
             _text(route.tls if route.port is not None else None),
+            _text(route.node_tls if route.port is not None else None),
             _text(route.target),
             str(route.connections),
         )

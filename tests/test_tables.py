@@ -33,9 +33,33 @@ def shown(table: Table, width: int, *, colours: bool = False) -> str:
 
 def test_a_wide_table_has_a_line_for_each_route() -> None:
     lines = [line.split() for line in shown(routes_wide(DOCUMENT), 200).splitlines()]
-    assert lines[0] == ["PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TLS", "TARGET", "CONNECTIONS"]
+    assert lines[0] == [
+        "PORT",
+        "CACHE",
+        "KIND",
+        "NODE",
+        "ROLE",
+        "ZONE",
+        "STATE",
+        "TLS",
+        "NODE-TLS",
+        "TARGET",
+        "CONNECTIONS",
+    ]
     assert lines[2] == [
-        *("6379", "my-redis", "node", "my-redis-0001-001/0001", "primary", "eu-west-1a", "open", "off", TARGET, "12")
+        *(
+            "6379",
+            "my-redis",
+            "node",
+            "my-redis-0001-001/0001",
+            "primary",
+            "eu-west-1a",
+            "open",
+            "off",
+            "off",
+            TARGET,
+            "12",
+        )
     ]
     assert lines[3][:4] == ["6380", "my-redis", "configuration", "unreachable"]
     assert lines[4] == ["-", "my-redis", "node", "my-redis-0001-002/0001", "error", "0"]

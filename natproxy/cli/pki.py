@@ -182,8 +182,13 @@ def renew_server(
     where clients still dial a name that it has.
     """
     authority = _authority(directory)
+    before = authority.listing()
     entry = authority.renew_server(days, _server_names(host, ip, config))
-    print(f"{directory / 'server.crt'} and its server.key: for {entry.name}, until {_day(entry.expires)}")
+    after = authority.listing()
+    names = (*after.hosts, *after.addresses)
+    print(f"{directory / 'server.crt'} and its server.key: for {', '.join(names)}, until {_day(entry.expires)}")
+    if dropped := [name for name in (*before.hosts, *before.addresses) if name not in names]:
+        complain(f"warning: no longer for {', '.join(dropped)}: bundles that dial it will not verify any more")
     print("Copy both to the instance.")
     _warn(authority)
 

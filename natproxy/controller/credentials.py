@@ -24,6 +24,7 @@ from natproxy.controller.tlsmetrics import TlsCounts
 from natproxy.errors import ConfigError
 from natproxy.messages import Tls
 from natproxy.tls.expiry import Expiry
+from natproxy.tls.revocation import read_crl
 
 _log = logging.getLogger(__name__)
 
@@ -153,9 +154,26 @@ class Credentials:
                 others=len(new.holds) - 1 if len(new.holds) > 1 else None,
                 revoked=new.revoked,
             )
+        if _has_older_list(before, self.tls):
+            text = "revocation list is older than the one before it: who was revoked since may come in again"
+            event(_log, logging.WARNING, text)
         if loaded.unnamed and loaded.unnamed != self._unnamed:
             event(_log, logging.WARNING, "certificate does not name what clients connect to", missing=loaded.unnamed)
         self._unnamed = loaded.unnamed
+
+    def troubles(self) -> list[str]:
+        """Say what of that which is in use keeps clients out."""
+        now = self._now()
+        ended = [one for one in self.expiries if one.expires <= now]
+        said = [
+            f"the revocation list of {one.subject} has expired: nobody with a certificate of that CA gets in"
+            for one in ended
+            if one.use == "crl"
+        ]
+        said += ["natproxy's certificate has expired" for one in ended if one.use == "certificate"]
+        if self.problem:
+            said.append(f"TLS files are bad, the old ones stay in use ({self.problem})")
+        return said
 
     def _tell_expiries(self) -> None:
         for level, text, one in self._expiring.due(self.expiries, self._now()):
@@ -179,6 +197,11 @@ def between(old: Tls, new: Tls) -> Tls:
     """
     is_loosened = _demands_certificate(old) and not _demands_certificate(new)
     return Tls(old.server if is_loosened else new.server, {**old.node_cas, **new.node_cas})
+
+
+def _has_older_list(before: Tls, after: Tls) -> bool:
+    old, new = (None if tls.server is None else tls.server.crl for tls in (before, after))
+    return old is not None and new is not None and old != new and read_crl(new).is_older_than(read_crl(old))
 
 
 def _demands_certificate(tls: Tls) -> bool:

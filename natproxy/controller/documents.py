@@ -41,6 +41,8 @@ class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     """Why the state is not ``open``."""
     tls: str = "off"
     """What clients speak: off (no TLS) | terminate (TLS with natproxy) | passthrough (TLS with the node)."""
+    node_tls: str = "off"
+    """What natproxy speaks to the node: off | on."""
     rewrite: str = "off"
     connections: int = 0
 

@@ -164,9 +164,7 @@ class Engine:
         if self._is_discovered and (failure := self._last_failure) is not None:
             why = f"({failure.reason}: {failure.message})"
             troubles.append(f"AWS cannot be asked, what was known is served {why}")
-        if self.credentials.problem:
-            troubles.append(f"TLS files are bad, the old ones stay in use ({self.credentials.problem})")
-        return troubles
+        return troubles + self.credentials.troubles()
 
     # Facts come in.
 

@@ -139,6 +139,7 @@ def _route_view(status: RouteStatus) -> RouteView:
         state=status.state,
         reason=status.reason or None,
         tls=route.client_tls,
+        node_tls=route.node_tls,
         connections=status.connections,
     )
 

@@ -107,7 +107,7 @@ class Workers:
                     await worker.is_ready.wait()
             except OSError as error:  # TimeoutError is one
                 why = f"it was not ready within {START_SECONDS:g} s" if isinstance(error, TimeoutError) else str(error)
-                message = f"a worker cannot be started: {why}"
+                message = f"a worker cannot be started: {why} ({self._command[0]})"
                 raise NatproxyError(message) from error
             if worker.status is not None:
                 message = f"a worker cannot be started: it {_how_ended(worker.status)}"

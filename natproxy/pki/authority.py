@@ -21,7 +21,7 @@ from pathlib import Path
 from natproxy.errors import PkiError
 from natproxy.pki import certificates, files
 from natproxy.pki.bundle import bundle_files
-from natproxy.pki.certificates import Ca, certificate_pem, key_pem, new_key
+from natproxy.pki.certificates import Ca, SignedList, certificate_pem, key_pem, new_key
 from natproxy.pki.handout import check_out, write_bundle
 from natproxy.pki.index import VERSION, Entry, Index, decode_index, encode_index, make_entry, utc
 from natproxy.pki.listing import Listing, day, is_good, make_listing
@@ -202,11 +202,22 @@ class Authority:
         now = self._now()
         _check_clock(ca, now)
         until = min(now + timedelta(days=index.list_days), ca.certificate.not_valid_after_utc)
-        revoked = [(entry.number, entry.revoked) for entry in index.revoked() if entry.revoked is not None]
-        signed = certificates.sign_list(ca, index.list_number, revoked, now, until)
+        revoked = {entry.number: entry.revoked for entry in index.revoked() if entry.revoked is not None}
+        if (last := self._last_list(ca)) is not None:
+            # Where an older index was put back, nothing is let in again, and no number comes twice.
+            index = index.with_number_after(last.number)
+            revoked = {**last.revoked, **revoked}
+        signed = certificates.sign_list(ca, index.list_number, revoked.items(), now, until)
         self._save(index)
         files.write({self.directory / "clients.crl": signed})
         return until
+
+    def _last_list(self, ca: Ca) -> SignedList | None:
+        try:
+            content = (self.directory / "clients.crl").read_bytes()
+        except OSError:
+            return None
+        return certificates.read_list(content, ca)
 
     def _file_remarks(self, index: Index) -> Iterator[str]:
         for name in ("ca.key", "server.key"):

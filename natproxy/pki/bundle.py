@@ -59,6 +59,11 @@ openssl (type PING, or "version" for memcached; Ctrl-C ends it)
       -CAfile ca.crt -cert client.crt -key client.key
 
 
+When it does not work: "connection closed" and "alert certificate required" (or unknown, revoked, expired) mean that
+your certificate is not let in: ask the operator, who sees the reason in natproxy's log ("expired" can also mean that
+the operator's revocation list is out of date). "This port speaks TLS" means that your client does not. The openssl
+line says most.
+
 After {until}, or when the key may have been seen by others, ask the operator for a new bundle; in the second case at
 once, so that this one can be revoked.
 """

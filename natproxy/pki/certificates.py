@@ -7,7 +7,7 @@ Python 3.13 check. Whatever is signed is valid from five minutes ago: the instan
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -88,6 +88,27 @@ def sign_client(ca: Ca, key: Key, name: str, term: Term) -> x509.Certificate:
     alternative = x509.DNSName(name) if is_host_name(name) else x509.UniformResourceIdentifier(f"urn:natproxy:{name}")
     builder = _builder(_name(name), ca.certificate.subject, key.public_key(), term)
     return _sign_leaf(ca, builder, [alternative], ExtendedKeyUsageOID.CLIENT_AUTH)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedList:
+    """What a revocation list says."""
+
+    number: int
+    revoked: Mapping[int, datetime]
+    """Serial number -> when it was revoked."""
+
+
+def read_list(content: bytes, ca: Ca) -> SignedList | None:
+    """Return what this CA's list (PEM) says; None where it is damaged, or not of this CA."""
+    try:
+        found = x509.load_pem_x509_crl(content)
+        if not found.is_signature_valid(ca.key.public_key()):
+            return None
+        number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        return SignedList(number, {one.serial_number: one.revocation_date_utc for one in found})
+    except (ValueError, x509.ExtensionNotFound):
+        return None
 
 
 def sign_list(

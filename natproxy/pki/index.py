@@ -84,6 +84,10 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return what belongs on the revocation list: also what has expired since, for clocks that differ."""
         return tuple(entry for entry in self.certificates if entry.revoked is not None)
 
+    def with_number_after(self, number: int) -> Index:
+        """Return the index with a number for its next list that comes after ``number``."""
+        return msgspec.structs.replace(self, list_number=max(self.list_number, number + 1))
+
     def with_entry(self, entry: Entry) -> Index:
         """Return the index with one more certificate."""
         return msgspec.structs.replace(self, certificates=(*self.certificates, entry))
@@ -124,10 +128,10 @@ def decode_index(content: bytes) -> Index:
             raise PkiError(message)
         index = msgspec.json.decode(content, type=Index)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        message = f"is damaged: {error}"
+        message = f"is damaged: {error}; restore it from the backup"
         raise PkiError(message) from None
     if reason := _nonsense(index):
-        message = f"is damaged: {reason}"
+        message = f"is damaged: {reason}; restore it from the backup"
         raise PkiError(message)
     return index
 

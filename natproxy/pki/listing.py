@@ -40,6 +40,8 @@ class RevocationListView(msgspec.Struct, frozen=True):
     until: datetime | None
     unlisted: tuple[str, ...]
     """Serials that are revoked but not on it."""
+    unknown: int = 0
+    """How many are on it that the index does not know as revoked."""
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -90,6 +92,11 @@ def remarks_on(index: Index, signed: RevocationListView, now: datetime) -> tuple
         )
     if state_of(index.server, now) != "valid":
         remarks.append(f"the server's certificate {_ends(index.server.expires, now)}: `natproxy pki renew-server`")
+    if signed.unknown:
+        remarks.append(
+            f"the revocation list has {signed.unknown} that index.json does not: was an older one put back? They stay "
+            "revoked, but restore the newest"
+        )
     anew = "`natproxy pki crl` signs it anew"
     if signed.until is None:
         remarks.append(f"the revocation list is missing or damaged: {anew}")
@@ -124,4 +131,4 @@ def _view_list(index: Index, content: bytes | None) -> RevocationListView:
         return RevocationListView(None, None, tuple(revoked.values()))
     listed = {entry.serial_number for entry in found}
     unlisted = tuple(serial for value, serial in revoked.items() if value not in listed)
-    return RevocationListView(number, found.next_update_utc, unlisted)
+    return RevocationListView(number, found.next_update_utc, unlisted, len(listed - revoked.keys()))

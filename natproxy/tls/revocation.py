@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography import x509
 
@@ -22,6 +22,12 @@ class Revocations:
     """(issuer, serial number) of every certificate on them."""
     next_updates: Mapping[str, float]
     """Issuer -> the Unix time from which its list no longer holds."""
+    this_updates: Mapping[str, float] = field(default_factory=dict)
+    """Issuer -> the Unix time at which its newest list was signed."""
+
+    def is_older_than(self, other: Revocations) -> bool:
+        """Tell whether a list of these was signed before that of the same issuer among the others."""
+        return any(at < other.this_updates.get(issuer, at) for issuer, at in self.this_updates.items())
 
     def is_revoked(self, identity: Identity) -> bool:
         """Tell whether a list names this certificate."""
@@ -41,10 +47,13 @@ def read_crl(crl: bytes) -> Revocations:
     """
     revoked: set[tuple[str, int]] = set()
     next_updates: dict[str, float] = {}
-    for issuer, serials, until in map(_read_one, read_lists(crl)):
+    this_updates: dict[str, float] = {}
+    lists = read_lists(crl)
+    for (issuer, serials, until), one in zip(map(_read_one, lists), lists, strict=True):
+        this_updates[issuer] = max(one.last_update_utc.timestamp(), this_updates.get(issuer, 0.0))
         revoked.update((issuer, serial) for serial in serials)
         next_updates[issuer] = max(until, next_updates.get(issuer, until))
-    return Revocations(frozenset(revoked), next_updates)
+    return Revocations(frozenset(revoked), next_updates, this_updates)
 
 
 def read_lists(crl: bytes) -> list[x509.CertificateRevocationList]:

@@ -193,9 +193,10 @@ class Handshake:
             self._timer = None
 
     def _time_out(self) -> None:
-        said = "nothing" if self._head == b"" else "too little"
-        who = "client" if self._is_server else "node"
-        self._finish(None, HandshakeFailure.TIMEOUT, f"the {who} said {said} in time")
+        detail = "the node did not finish in time; does it speak TLS?"
+        if self._is_server:
+            detail = f"the client said {'nothing' if self._head == b'' else 'too little'} in time"
+        self._finish(None, HandshakeFailure.TIMEOUT, detail)
 
     def step(self) -> None:  # noqa: PLR0911 (a read can end in many ways)
         """Carry on with what has arrived."""

@@ -182,7 +182,9 @@ def test_a_life(natproxy: Run, ca: Path) -> None:
     signed = natproxy("pki", "crl", "--days", "60")
     assert (signed.code, "natproxy-pki/clients.crl: until" in signed.out) == (0, True)
     renewed = natproxy("pki", "renew-server", "--days", "100")
-    assert renewed.out.startswith("natproxy-pki/server.crt and its server.key: for cache.dev.example.com, until ")
+    assert renewed.out.startswith(
+        "natproxy-pki/server.crt and its server.key: for cache.dev.example.com, 203.0.113.73, until "
+    )
     lines = natproxy("pki", "list").out.splitlines()
     assert lines[0].split() == ["NAME", "KIND", "SERIAL", "UNTIL", "STATE"]
     assert [line.split()[-1] for line in lines[2:4]] == ["valid", "valid"]
@@ -220,7 +222,9 @@ def test_what_should_be_done_is_said_below_the_list_and_warned_of(natproxy: Run,
 
 
 def test_the_server_may_get_other_names(natproxy: Run, ca: Path) -> None:
-    assert natproxy("pki", "renew-server", "--host", "new.example.com").code == 0
+    renewed = natproxy("pki", "renew-server", "--host", "new.example.com")
+    assert renewed.code == 0
+    assert renewed.err.startswith("warning: no longer for cache.dev.example.com, 203.0.113.73: bundles that dial it ")
     assert names_in(ca / "server.crt") == ["new.example.com"]
     assert natproxy("pki", "renew-server", "--ip", "x").code == 2
 

@@ -419,6 +419,22 @@ def test_a_reload_amid_a_change_leaves_nothing_to_do_for_the_poll(place: Place) 
 # What is warned of.
 
 
+def test_an_older_revocation_list_is_taken_up_with_a_warning(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    now = datetime.datetime.now(UTC)
+    crl = place.tls / "clients.crl"
+    crl.write_bytes(CLIENTS.crl([5, 6], this_update=now - timedelta(hours=1)))
+    place.load()
+    place.polls(5)
+    lines(caplog)
+    crl.write_bytes(CLIENTS.crl([5], this_update=now - timedelta(hours=2)))
+    assert len(place.polls(5)) == 1
+    (warning,) = messages_of(caplog)
+    assert warning.startswith("revocation list is older than the one before it")
+    crl.write_bytes(CLIENTS.crl([5, 6], this_update=now))
+    assert len(place.polls(5)) == 1
+    assert not messages_of(caplog)
+
+
 def test_an_expired_list_is_taken_up_with_an_error_and_keeps_newer_files_not_out(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -432,6 +448,9 @@ def test_an_expired_list_is_taken_up_with_an_error_and_keeps_newer_files_not_out
     assert fields["subject"] == "CN=Clients CA"
     assert fields["expires"] == past.strftime("%Y-%m-%dT%H:%M:%SZ")
     assert place.metric("crl_next_update_timestamp_secondsCN=Clients CA") == int(past.timestamp())
+    assert place.credentials.troubles() == [
+        "the revocation list of CN=Clients CA has expired: nobody with a certificate of that CA gets in"
+    ]
     place.renew(SERVERS.issue("cache", dns=[HOST]))
     assert len(place.polls(5)) == 1
 

@@ -93,6 +93,7 @@ def test_a_route_is_shown_as_the_interface_says() -> None:
                         "state": "open",
                         "reason": None,
                         "tls": "passthrough",
+                        "node_tls": "off",
                         "rewrite": "off",
                         "connections": 3,
                     }

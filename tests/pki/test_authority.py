@@ -266,6 +266,23 @@ def test_lists_are_numbered_and_remember_their_days(tmp_path: Path) -> None:
     assert found.next_update_utc == clock.now + timedelta(days=60)
 
 
+def test_an_older_index_lets_nobody_in_again(tmp_path: Path) -> None:
+    authority = make(tmp_path)
+    issue(authority, "dev1")
+    index = authority.directory / "index.json"
+    before = index.read_bytes()
+    issue(authority, "dev2")
+    authority.revoke("dev2")
+    authority.revoke("dev1")
+    revoked = revoked_serials(authority.directory / "clients.crl")
+    index.write_bytes(before)
+    assert any("the revocation list has 2 that index.json does not" in one for one in authority.listing().remarks)
+    authority.sign_list()
+    assert revoked_serials(authority.directory / "clients.crl") == revoked
+    found = x509.load_pem_x509_crl((authority.directory / "clients.crl").read_bytes())
+    assert found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 4
+
+
 def test_what_has_expired_stays_on_the_list(tmp_path: Path) -> None:
     clock = Clock()
     authority = make(tmp_path, clock)

@@ -104,5 +104,5 @@ def test_its_json() -> None:
         "revoked": "2025-01-31T12:00:00Z",
         "state": "revoked",
     }
-    assert document["list"] == {"number": None, "until": None, "unlisted": ["03"]}
+    assert document["list"] == {"number": None, "until": None, "unlisted": ["03"], "unknown": 0}
     assert msgspec.convert(document, Listing, strict=False) == listing
