@@ -23,7 +23,7 @@ from natproxy.model import HandshakeFailure
 from natproxy.tls.failures import why
 from natproxy.tls.first_bytes import is_text, is_tls, what_instead
 from natproxy.worker.access import client_of
-from natproxy.worker.loop import OUT, READ_WRITE, Loop, Timer
+from natproxy.worker.loop import IN, OUT, READ_WRITE, Loop, Timer
 
 MOST_AT_ONCE = 1024
 """With clients, in one worker."""
@@ -121,6 +121,7 @@ class Handshake:
     __slots__ = (
         "_end",
         "_handshakes",
+        "_has_ended",
         "_head",
         "_is_done",
         "_is_over",
@@ -158,6 +159,7 @@ class Handshake:
         self._pending = b""
         self._is_done = False
         """Both have agreed; the last bytes of it may wait for room."""
+        self._has_ended = False
         self._is_over = False
         self._is_queued = False
         self.is_armed = is_armed
@@ -178,6 +180,8 @@ class Handshake:
         """Note that the socket has something to say, or room."""
         if not events & ~OUT and not self._pending:
             return
+        # An end or an error comes with the edge of the last bytes, and with no other: it must be read up to EAGAIN.
+        self._has_ended |= bool(events & ~(IN | OUT))
         self._queue()
 
     def fail(self, error: Exception) -> None:
@@ -222,13 +226,15 @@ class Handshake:
         if self._head is not None:
             data = self._head = self._head + data
             if (verdict := is_tls(data)) is None:
+                if self._has_ended:
+                    self._queue()
                 return
             if not verdict:
                 self._refuse(data)
                 return
             self._head = None
         self._end.incoming.write(data)
-        self._shake(has_more=count == _READ_BYTES)
+        self._shake(has_more=self._has_ended or count == _READ_BYTES)
 
     def _shake(self, *, has_more: bool) -> None:
         end = self._end

@@ -271,6 +271,22 @@ def _fill(sock: socket.socket) -> int:
 
 
 @EACH_SIDE
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 20])
+def test_an_end_that_comes_with_the_last_bytes_is_not_missed(
+    greet: Callable[..., Greeting], side: str, size: int
+) -> None:
+    greeting = greet(side, seconds=3.0)
+    settle(greeting.loop)
+    if side == "node":
+        turn_until(greeting.loop, lambda: _take(greeting, peer_of("node")))
+    # Both before the loop looks: one edge tells of both.
+    greeting.theirs.send(b"\x16\x03\x03\x01\x00\x02\x00\x00\xfc\x03\x03".ljust(20, b"x")[:size])
+    greeting.theirs.shutdown(socket.SHUT_WR)
+    failure, _ = greeting.result()
+    assert failure in {HandshakeFailure.CLOSED, HandshakeFailure.PROTOCOL}
+
+
+@EACH_SIDE
 @pytest.mark.parametrize("moment", ["at once", "in the middle of its first flight"])
 @pytest.mark.parametrize("how", ["EOF", "reset"])
 def test_a_peer_that_goes_away_is_told_as_closed(
