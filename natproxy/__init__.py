@@ -9,6 +9,8 @@ Reading order, which is also the import rule (a module imports only from rooms a
     messages     PURE what controller and workers say to each other
     channel      I/O: carries those messages, and sockets, over a Unix socket pair
     tasks        asyncio tasks with a name and an owner
+    durable      I/O: what is written survives a power failure
+    tls/         what both processes know of TLS: contexts, who a certificate is, why a handshake failed
     config       YAML -> a validated Config, or every mistake at once
     plan/        PURE what should be: ports, routes, changes, what is held back, which connections end
     discover/    what exists: elasticache (I/O, boto3), parse (PURE), names (I/O, DNS)

@@ -7,7 +7,6 @@ or the new one. What the file looks like, and how it becomes ``State``, is in st
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from natproxy.controller.stateformat import DamagedError, State, decode_state, encode_state
+from natproxy.durable import sync_directory
 from natproxy.errors import StateError
 
 __all__ = ["LoadResult", "State", "StateFile", "make_directory"]
@@ -115,7 +115,7 @@ class StateFile:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
     def _put_aside(self, what: str) -> str:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
@@ -129,14 +129,3 @@ class StateFile:
         except OSError as error:
             return f"the state file {self.path} is damaged ({what}) and cannot be renamed: {error.strerror or error}"
         return f"the state file {self.path} is damaged ({what}); it was put aside as {aside.name}"
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a directory
-            raise
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,6 @@ Whoever reads a file finds the old content or the new one, also after a crash or
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import stat
@@ -14,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from natproxy.durable import sync_directory
 from natproxy.errors import PkiError
 
 LOCK_SECONDS = 10.0
@@ -95,18 +95,6 @@ def locked(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     try:
         _lock(descriptor, path, time.monotonic() + seconds)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make sure that the directory's names survive a power failure."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a directory
-            raise
     finally:
         os.close(descriptor)
 

@@ -136,6 +136,7 @@ class Port:
         connection = Connection(self, client, ip, client_port, None if self._is_counted_later() else serve.limit_group)
         self.connections[connection] = None
         self.counts.opened += 1
+        self.worker.open += 1
         connection.start()
 
     def _is_counted_later(self) -> bool:

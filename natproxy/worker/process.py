@@ -57,6 +57,8 @@ class Worker:
         self.credentials = Credentials()
         self.handshakes = Handshakes(self.loop)
         self.logs_connections = True
+        self.open = 0
+        """Connections, whether they count for a limit yet or not."""
         self._channel = channel
         self._channel_waits = False
         self._ports: dict[int, Port] = {}
@@ -171,11 +173,12 @@ class Worker:
 
     def connection_ended(self) -> None:
         """A port's connection has ended."""
+        self.open -= 1
         if self._is_stopping:
             self._stop_if_done()
 
     def _stop_if_done(self) -> None:
-        if self.census.open or self.handshakes.open or self._has_said_stopped:
+        if self.open or self._has_said_stopped:
             return
         self._has_said_stopped = True
         self._flush_log()
@@ -286,7 +289,7 @@ class Worker:
                 routes.append(counts)
         self._tell(
             messages.Counts(
-                open=self.census.open,
+                open=self.open,
                 routes=tuple(routes),
                 accept_pauses=self._accept_pauses,
                 dropped_logs=self._dropped_logs,
@@ -300,8 +303,7 @@ class Worker:
 
     def has_descriptors(self) -> bool:
         """Say whether there is room for one more connection (two descriptors) and what natproxy itself may need."""
-        connections = self.census.open + self.handshakes.open
-        return 2 * connections + self._listening + _SPARE_DESCRIPTORS + 2 <= self._descriptor_limit
+        return 2 * self.open + self._listening + _SPARE_DESCRIPTORS + 2 <= self._descriptor_limit
 
     def watch_listening(self, listening: ListeningSocket) -> None:
         """Accept on a listening socket; of several workers that share it one is woken, not all."""

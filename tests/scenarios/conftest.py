@@ -15,6 +15,7 @@ from tests.scenarios.daemon import Daemon
 from tests.scenarios.peers import closing_all
 from tests.scenarios.waiting import eventually
 from tests.standins.cloud import Cloud
+from tests.standins.echo import EchoNodes
 
 
 class Natproxies:
@@ -122,3 +123,13 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[str]:
+    """Where a node listens that says again what it hears."""
+    nodes = EchoNodes()
+    nodes.start()
+    nodes.open("127.0.0.1", 0)
+    yield "{}:{}".format(*nodes.where()[0])
+    nodes.stop()

@@ -18,22 +18,12 @@ from tests.scenarios.peers import PlainNode, Talk, connect
 from tests.scenarios.tlspeers import HOST, Papers, TlsNode, TlsTalk, prepare_tls, secure
 from tests.scenarios.waiting import eventually
 from tests.standins.cloud import Cloud
-from tests.standins.echo import EchoNodes
 
 TLS_PORT, NODE_PORT, CLEAR_PORT = range(FIRST_PORT, FIRST_PORT + 3)
 ANSWER = b"-ERR this port speaks TLS: connect with TLS\r\n"
 MOST_OF_A_CLIENT = 205
 FLOOD = MOST_OF_A_CLIENT + 50
 FRIEND, FLOODER, CROWD = "127.0.0.2", "127.0.0.3", "127.0.3.{}"
-
-
-@pytest.fixture(scope="module")
-def echo() -> Iterator[str]:
-    nodes = EchoNodes()
-    nodes.start()
-    nodes.open("127.0.0.1", 0)
-    yield "{}:{}".format(*nodes.where()[0])
-    nodes.stop()
 
 
 @pytest.fixture(scope="module")

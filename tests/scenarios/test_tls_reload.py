@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,11 @@ from tests.scenarios.peers import connect
 from tests.scenarios.tlspeers import HOST, VERSIONS, Papers, TlsTalk, prepare_tls, secure
 from tests.scenarios.waiting import eventually
 from tests.standins.certificates import Authority, Issued
-from tests.standins.echo import EchoNodes
 
 PORT, OTHER_PORT = FIRST_PORT, FIRST_PORT + 1
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 LOADS = "natproxy_tls_file_loads_total"
-
-
-@pytest.fixture(scope="module")
-def echo() -> Iterator[str]:
-    nodes = EchoNodes()
-    nodes.start()
-    nodes.open("127.0.0.1", 0)
-    yield "{}:{}".format(*nodes.where()[0])
-    nodes.stop()
 
 
 @pytest.fixture

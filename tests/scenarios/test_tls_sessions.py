@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,19 +12,9 @@ from tests.scenarios.daemon import FIRST_PORT, Daemon
 from tests.scenarios.peers import connect
 from tests.scenarios.tlspeers import NODE_HOST, Papers, TlsNode, Version, prepare_tls, secure
 from tests.scenarios.waiting import eventually
-from tests.standins.echo import EchoNodes
 
 PORT, NODE_PORT = FIRST_PORT, FIRST_PORT + 1
 both_versions = pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
-
-
-@pytest.fixture(scope="module")
-def echo() -> Iterator[str]:
-    nodes = EchoNodes()
-    nodes.start()
-    nodes.open("127.0.0.1", 0)
-    yield "{}:{}".format(*nodes.where()[0])
-    nodes.stop()
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["without client_ca", "with client_ca"])
