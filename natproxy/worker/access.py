@@ -15,6 +15,8 @@ _MEMO_MAX = 4096
 
 def plain_ip(ip: str) -> str:
     """Return the address as it counts everywhere: an IPv4 address that came through an IPv6 socket is an IPv4 one."""
+    if ":" not in ip:
+        return ip
     ip = ip.partition("%")[0]
     if ip.startswith("::ffff:") and "." in ip:
         return ip[7:]
@@ -80,6 +82,10 @@ class Census:
         self._add(client, -1)
         self._add(group, -1)
         return outcome
+
+    def has_room(self, group: str, ip: str, maximum: int, maximum_per_client: int) -> bool:
+        """Say whether one more connection would be let in just now; it is not counted."""
+        return self._total(group) < maximum and self._total(f"{group}\0{client_of(ip)}") < maximum_per_client
 
     def leave(self, group: str, ip: str) -> None:
         """Count one connection less."""

@@ -35,7 +35,7 @@ class Connection:
     __slots__ = (
         "_client",
         "_client_end",
-        "_client_is_readable",
+        "_client_events",
         "_dial",
         "_dial_started",
         "_handshake",
@@ -88,7 +88,8 @@ class Connection:
         self.counted_node_bytes = 0
         """What the port's counters know of already."""
         self._client: socket.socket | None = client
-        self._client_is_readable = False
+        self._client_events = 0
+        """What was told of its socket and waits for the relay."""
         self._client_end: TlsEnd | None = None
         self._is_greeting = False
         """Counted among the handshakes with clients."""
@@ -97,8 +98,8 @@ class Connection:
         self._dial_started = 0.0
         self._names: Mapping[Address, str] = {}
         """What the certificates of the addresses must name, as of the dial's beginning."""
-        self._node: tuple[socket.socket, bool] | None = None
-        """The node's socket while TLS is agreed upon there, and whether it had spoken by then."""
+        self._node: tuple[socket.socket, int] | None = None
+        """The node's socket while TLS is agreed upon there, and what had been told of it by then."""
 
     def start(self) -> None:
         """Watch the client, and take the first step."""
@@ -128,7 +129,7 @@ class Connection:
 
     def ready(self, events: int) -> None:
         """Mind the client while the node is being dialled: its bytes wait in the kernel, its reset ends the dial."""
-        self._client_is_readable = True
+        self._client_events |= events
         client = self._client
         if events & ~(OUT | READ) and client is not None:
             number = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -143,6 +144,8 @@ class Connection:
 
     def _client_greeted(self, end: TlsEnd | None, failure: HandshakeFailure | None, detail: str) -> None:
         port, client = self.port, self._client
+        if self._handshake is not None:
+            self._client_events |= self._handshake.events
         self._handshake_over()
         if end is not None and failure is None:
             failure, detail = self._who_is_there(end)
@@ -160,7 +163,7 @@ class Connection:
                 self.end(outcome)
                 return
             self.limit_group = group
-        port.worker.session_begun("client", end.tls)
+        port.worker.reports.session_begun("client", end.tls)
         self.tls_versions = (end.tls.version() or "", "")
         self._client_end = end
         if port.worker.credentials.demands_certificate:
@@ -193,7 +196,6 @@ class Connection:
             port.loop,
             port.addresses_in_order(),
             port.serve.connect_seconds,
-            port.serve.keepalive_seconds,
             self._dialled,
         )
         self._dial.start()
@@ -211,13 +213,13 @@ class Connection:
             return
         self.is_live = True
         port.dial_succeeded(address, port.loop.now - self._dial_started)
-        self._node = (node, dial.is_readable)
+        self._node = (node, dial.events)
         if port.serve.node_tls:
-            self._greet_node(node, address)
+            self._greet_node(node, address, dial.events)
         else:
             self._join(None)
 
-    def _greet_node(self, node: socket.socket, address: Address) -> None:
+    def _greet_node(self, node: socket.socket, address: Address, events: int) -> None:
         port, worker = self.port, self.port.worker
         self.node_name = name = self._names.get(address)
         if name is None:
@@ -235,6 +237,7 @@ class Connection:
                 name=name,
                 session=port.sessions.find(context, address, name),
                 is_armed=True,
+                events=events,
             )
         except (TlsError, ValueError) as error:  # ValueError: no name that a certificate could have
             self._node_greeted(None, HandshakeFailure.INTERNAL, str(error))
@@ -243,6 +246,8 @@ class Connection:
 
     def _node_greeted(self, end: TlsEnd | None, failure: HandshakeFailure | None, detail: str) -> None:
         port, address = self.port, self.address
+        if self._handshake is not None and self._node is not None:
+            self._node = (self._node[0], self._node[1] | self._handshake.events)
         self._handshake = None
         port.counts.shaken("node", failure)
         if end is None or address is None or self.node_name is None or failure is not None:
@@ -253,7 +258,7 @@ class Connection:
             port.dial_failed(Outcome.NODE_HANDSHAKE, detail)
             self.end(Outcome.NODE_HANDSHAKE, detail)
             return
-        port.worker.session_begun("node", end.tls)
+        port.worker.reports.session_begun("node", end.tls)
         port.sessions.keep(end.tls, address, self.node_name)
         self.tls_versions = (self.tls_versions[0], end.tls.version() or "")
         self._join(end)
@@ -262,19 +267,20 @@ class Connection:
         port, client = self.port, self._client
         if client is None or self._node is None:
             return
-        node, node_is_readable = self._node
+        node, node_events = self._node
         client_end = self._client_end
         self._client = self._client_end = self._node = None
         port.node_reached()
         self.relay = Relay(port.loop, client, node, self._relay_ended, client_tls=client_end, node_tls=node_end)
         self.relay.client.is_strange = port.serve.sniffs
-        self.relay.start(client_is_readable=self._client_is_readable, node_is_readable=node_is_readable)
+        self.relay.start(client_events=self._client_events, node_events=node_events)
 
     # The end.
 
     def _relay_ended(self, outcome: Outcome, detail: str) -> None:
         self.is_over = True
         self.port.forget(self, outcome, detail)
+        self.relay = None  # no ring that only the collector would find
 
     def end_by(self, failure: HandshakeFailure, detail: str) -> None:
         """Close at once: the client's certificate does not let it in any more."""

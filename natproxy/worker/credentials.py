@@ -6,12 +6,13 @@ an old one is never resumed under a new one.
 
 from __future__ import annotations
 
+import _ssl
 import contextlib
 import hashlib
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from natproxy.errors import TlsError
 from natproxy.messages import ServerTls, Tls
@@ -65,7 +66,8 @@ class Credentials:
         self._nodes: dict[str, ssl.SSLContext] = {}
         self._revocations: Revocations | None = None
         self._anchors: frozenset[bytes] = frozenset()
-        self._known: dict[bytes, Identity] = {}
+        self._known: dict[bytes, tuple[Identity, str]] = {}
+        """A certificate in DER -> what it says, and its serial number as it is shown."""
         self._server: ssl.SSLContext | None = None
         self._handshakes = 0
         self.demands_certificate = False
@@ -126,32 +128,27 @@ class Credentials:
         if tls.session_reused:
             # By a context that may have been replaced since the handshake began.
             return self._known_as(der, None, _digests(tls.context))
-        chain = _chain(tls)
-        return self._known_as(der, chain[-1] if chain else None, self._anchors)
+        return self._known_as(der, _anchor(tls), self._anchors)
 
     def shown_in_vain(self, tls: ssl.SSLObject) -> Shown | None:
         """Return the certificate that was shown in a handshake that failed; whether it is genuine is not known.
 
         Raises TlsError.
         """
-        from natproxy.tls.identity import identify, serial_text  # noqa: PLC0415 (heavy: only where it is needed)
-
-        chain = _chain(tls) if self.demands_certificate else ()
-        if not chain:
+        der = _first(tls) if self.demands_certificate else None
+        if der is None:
             return None
-        identity = identify(chain[0])
-        return Shown(identity, serial_text(identity.serial), None, frozenset(), is_verified=False)
+        identity, serial = _read(der)
+        return Shown(identity, serial, None, frozenset(), is_verified=False)
 
     def _known_as(self, der: bytes, anchor: bytes | None, vouched: frozenset[bytes]) -> Shown:
-        from natproxy.tls.identity import identify, serial_text  # noqa: PLC0415 (heavy: only where it is needed)
-
-        identity = self._known.get(der)
-        if identity is None:
+        known = self._known.get(der)
+        if known is None:
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
-            identity = self._known[der] = identify(der)
+            known = self._known[der] = _read(der)
         digest = None if anchor is None else hashlib.sha256(anchor).digest()
-        return Shown(identity, serial_text(identity.serial), digest, vouched)
+        return Shown(*known, digest, vouched)
 
     def verdict(self, shown: Shown | None, names: tuple[str, ...] | None) -> Verdict | None:
         """Say why a client that showed this certificate may not come in now; None = it may.
@@ -195,10 +192,37 @@ def _digests(context: ssl.SSLContext) -> frozenset[bytes]:
     return frozenset(hashlib.sha256(der).digest() for der in context.get_ca_certs(binary_form=True))
 
 
-def _chain(tls: ssl.SSLObject) -> Sequence[bytes]:
-    """Return the chain that was verified, as far as it got: the client's certificate first. Each in DER."""
+def _read(der: bytes) -> tuple[Identity, str]:
+    """Return what a certificate says, and its serial number as it is shown. Raises TlsError."""
+    from natproxy.tls.identity import identify, serial_text  # noqa: PLC0415 (heavy: only where it is needed)
+
+    identity = identify(der)
+    return identity, serial_text(identity.serial)
+
+
+def _first(tls: ssl.SSLObject) -> bytes | None:
+    """Return the client's certificate in DER, verified or not; None where it showed none."""
+    chain = _chain(tls)
+    return _der(chain[0]) if chain else None
+
+
+def _anchor(tls: ssl.SSLObject) -> bytes | None:
+    """Return the CA certificate in DER that the verified chain ended in."""
+    chain = _chain(tls)
+    return _der(chain[-1]) if chain else None
+
+
+def _chain(tls: ssl.SSLObject) -> Sequence[Any]:
+    """Return the chain that was verified, as far as it got, the client's certificate first: for ``_der``."""
     verified = getattr(tls, "get_verified_chain", None)  # since Python 3.13
     if verified is not None:
         return verified() or ()
-    inner = tls._sslobj  # type: ignore[attr-defined] # noqa: SLF001 (the same, before it had a public name)
-    return [ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in inner.get_verified_chain() or ()]
+    return tls._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined] # noqa: SLF001 (the same, not yet public)
+
+
+def _der(certificate: Any) -> bytes:
+    """Return one of a chain in DER: asked for one by one, as it takes a while."""
+    if isinstance(certificate, bytes):
+        return certificate
+    der: bytes = certificate.public_bytes(_ssl.ENCODING_DER)
+    return der

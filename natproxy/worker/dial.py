@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from natproxy.errors import unforeseen
 from natproxy.model import Address, Outcome
-from natproxy.worker.liveness import close_by_reset, set_up_socket
-from natproxy.worker.loop import OUT, READ_WRITE, Loop, Timer
+from natproxy.worker.liveness import close_by_reset, set_up_dialling
+from natproxy.worker.loop import ERROR, HUP, OUT, READ_WRITE, Loop, Timer
 
 _PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 _DONE = frozenset({0, errno.EISCONN})
@@ -32,14 +32,14 @@ class Dial:
     __slots__ = (
         "_addresses",
         "_deadline",
-        "_keepalive_seconds",
         "_loop",
         "_on_done",
         "_share",
         "_sock",
         "_timer",
+        "_turn",
+        "events",
         "failed",
-        "is_readable",
     )
 
     def __init__(
@@ -47,21 +47,20 @@ class Dial:
         loop: Loop,
         addresses: Sequence[Address],
         seconds: float,
-        keepalive_seconds: float,
         on_done: Callable[[socket.socket | None, Address | None, Outcome, str], None],
     ) -> None:
         self._loop = loop
         self._addresses = list(addresses)
         self._deadline = loop.now + seconds
         self._share = seconds / min(max(len(addresses), 1), _MAX_SHARES)
-        self._keepalive_seconds = keepalive_seconds
         self._on_done = on_done
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
         self.failed: list[Address] = []
         """The addresses that did not answer."""
-        self.is_readable = False
-        """The node that was reached has spoken (or gone) already."""
+        self.events = 0
+        """What was told of the socket when it was connected: the node may have spoken (or gone) already."""
+        self._turn = 0
 
     def start(self) -> None:
         """Begin with the first address."""
@@ -86,7 +85,7 @@ class Dial:
         except OSError as error:
             return _outcome(error.errno or 0), f"{address}: {error.strerror}"
         try:
-            set_up_socket(sock, self._keepalive_seconds)
+            set_up_dialling(sock)
             number = sock.connect_ex((address.ip, address.port))
         except (OSError, ValueError, OverflowError) as error:
             sock.close()
@@ -96,26 +95,30 @@ class Dial:
             return _outcome(number), f"{address}: {os.strerror(number)}"
         self._sock = sock
         self._loop.watch(sock.fileno(), READ_WRITE, self)
-        last = len(self._addresses) == 1
-        share = self._deadline if last else min(self._deadline, self._loop.now + self._share)
-        self._timer = self._loop.call_at(share, self._time_out)
+        self._turn = self._loop.turns
+        left = self._deadline - self._loop.now
+        share = left if len(self._addresses) == 1 else min(left, self._share)
+        self._timer = self._loop.call_later(round(share, 3), self._time_out)  # mostly the same delay as others have
         return None
 
     def ready(self, events: int) -> None:
-        """Find out whether the socket is connected. Asking by connecting again cannot be fooled by a stale event."""
+        """Find out whether the socket is connected: then, and only then, it can be written to and nothing is wrong."""
         sock = self._sock
-        if sock is None:
-            return
+        if sock is None or self._loop.turns == self._turn:
+            return  # of a socket that had this number before
         address = self._addresses[0]
-        number = sock.connect_ex((address.ip, address.port))
-        if number in _PENDING:
+        if events & (ERROR | HUP):
+            number = sock.connect_ex((address.ip, address.port))
+            if number in _PENDING:
+                return
+            if number not in _DONE:
+                self._give_up(_outcome(number), f"{address}: {os.strerror(number)}")
+                return
+        elif not events & OUT:
             return
-        if number in _DONE:
-            self.is_readable = bool(events & ~OUT)
-            self._release()
-            self._on_done(sock, address, Outcome.CLIENT_CLOSED, "")
-            return
-        self._give_up(_outcome(number), f"{address}: {os.strerror(number)}")
+        self.events = events
+        self._release()
+        self._on_done(sock, address, Outcome.CLIENT_CLOSED, "")
 
     def _time_out(self) -> None:
         self._give_up(Outcome.CONNECT_TIMEOUT, f"{self._addresses[0]}: no answer")

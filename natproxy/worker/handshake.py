@@ -114,24 +114,26 @@ class Handshakes:
 class Handshake:
     """One handshake on a socket that the loop watches by edges; it is the receiver of its events until it is done.
 
-    ``name`` is the node's, for its certificate and for SNI; None = natproxy is the server. ``on_done`` is called once,
-    from a later turn of the loop. The socket stays the caller's: after a failure he closes it.
+    ``name`` is the node's, for its certificate and for SNI; None = natproxy is the server. ``events``: what edges have
+    told of so far; a node that had nothing to say is spoken to, not read. ``on_done`` is called once, from a later turn
+    of the loop. The socket stays the caller's: after a failure he closes it.
     """
 
     __slots__ = (
         "_end",
         "_handshakes",
-        "_has_ended",
         "_head",
         "_is_done",
         "_is_over",
         "_is_queued",
         "_is_server",
+        "_is_silent",
         "_loop",
         "_on_done",
         "_pending",
         "_sock",
         "_timer",
+        "events",
         "is_armed",
     )
 
@@ -147,6 +149,7 @@ class Handshake:
         name: str | None = None,
         session: ssl.SSLSession | None = None,
         is_armed: bool = False,
+        events: int = IN,
     ) -> None:
         self._loop = loop
         self._handshakes = handshakes
@@ -159,9 +162,12 @@ class Handshake:
         self._pending = b""
         self._is_done = False
         """Both have agreed; the last bytes of it may wait for room."""
-        self._has_ended = False
+        self.events = events
+        """What edges have told of that was not read up to EAGAIN: for whoever takes the socket over."""
         self._is_over = False
         self._is_queued = False
+        self._is_silent = not self._is_server and not events & ~OUT
+        """A node from which nothing was heard: what is to be done is to speak, not to read."""
         self.is_armed = is_armed
         """The socket is watched for OUT as well."""
         self._timer: Timer | None = loop.call_later(seconds, self._time_out)
@@ -180,8 +186,9 @@ class Handshake:
         """Note that the socket has something to say, or room."""
         if not events & ~OUT and not self._pending:
             return
+        self._is_silent &= not events & ~OUT
         # An end or an error comes with the edge of the last bytes, and with no other: it must be read up to EAGAIN.
-        self._has_ended |= bool(events & ~(IN | OUT))
+        self.events |= events
         self._queue()
 
     def fail(self, error: Exception) -> None:
@@ -210,6 +217,10 @@ class Handshake:
         if self._is_done:
             self._finish(self._end, None, "")
             return
+        if self._is_silent:
+            self._is_silent = False
+            self._shake(has_more=False)
+            return
         try:
             count = self._sock.recv_into(_RAW)
         except BlockingIOError:
@@ -226,7 +237,7 @@ class Handshake:
         if self._head is not None:
             data = self._head = self._head + data
             if (verdict := is_tls(data)) is None:
-                if self._has_ended:
+                if self._has_ended():
                     self._queue()
                 return
             if not verdict:
@@ -234,7 +245,10 @@ class Handshake:
                 return
             self._head = None
         self._end.incoming.write(data)
-        self._shake(has_more=self._has_ended or count == _READ_BYTES)
+        self._shake(has_more=self._has_ended() or count == _READ_BYTES)
+
+    def _has_ended(self) -> bool:
+        return bool(self.events & ~(IN | OUT))
 
     def _shake(self, *, has_more: bool) -> None:
         end = self._end
@@ -256,7 +270,8 @@ class Handshake:
 
     def _send(self, data: bytes) -> bool:
         """Send what waits, then ``data``; True where all of it went."""
-        data = self._pending + data
+        if self._pending:
+            data = self._pending + data
         if not data:
             return True
         try:

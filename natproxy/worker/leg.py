@@ -1,9 +1,16 @@
 """One socket of a relay: reads it, hands what it read to its peer, and writes what its peer hands it. I/O: a socket.
 
-Theory. A leg reads into one buffer that the whole worker shares, and its peer tries to write from there at once; only
-what the kernel does not take is copied and kept (``pending``). While a leg holds pending bytes its peer does not read:
-that is the backpressure, and it bounds memory to one buffer for each direction of a stalled connection, and to nothing
-for the others.
+Theory. A leg reads, and its peer writes at once; only what the kernel does not take is kept (``pending``). While
+a leg holds pending bytes its peer does not read: that is the backpressure, and it bounds memory to what one read takes
+for each direction of a stalled connection, and to nothing for the others.
+
+Three ways of reading:
+
+- Most of the time little comes and all of it goes: one ``read``, one ``write``, no loop, no call in between. That is
+  ``ready`` while the leg ``is_smooth``; everything unusual makes it leave that path, and ``pump`` finds back to it.
+- What fills a small read is large (``is_bulk``). Between two clear sockets it is spliced (pipe.py), else read into one
+  large buffer that the whole worker shares.
+- A few bytes again: small reads.
 
 Edges. A leg is registered once for reading, edge-triggered. ``OUT`` is added when a write first finds the socket full,
 and stays: the kernel then reports it only after a full buffer has drained. An edge that arrives while a leg may not
@@ -23,22 +30,30 @@ from natproxy.model import Outcome
 from natproxy.tls.first_bytes import is_tls
 from natproxy.worker import liveness
 from natproxy.worker.loop import ERROR, IN, OUT, READ_WRITE
+from natproxy.worker.pipe import PIPES, Pipe
 
 if TYPE_CHECKING:
     from natproxy.worker.relay import Relay
 
+SMALL_BYTES = 16 * 1024
+"""What a small read takes at most."""
 BUFFER_BYTES = 256 * 1024
-"""What one read takes at most; docs/performance.md has the figures for other sizes."""
+"""What a large read, or a splice, takes at most; docs/performance.md has the figures for other sizes."""
 READS_PER_TURN = 4
 """A leg that has moved this many full buffers lets the others have their turn."""
 
 LAST_WORDS_SECONDS = 5.0
 """How long a peer may take no more of what the other said before it broke."""
 _LOOK_SECONDS = 0.05
+UNUSUAL = ~(IN | OUT)
+"""The end, an error, urgent data: the socket must then be read up to EAGAIN."""
 
 BUFFER = bytearray(BUFFER_BYTES)
 VIEW = memoryview(BUFFER)
 """One for the process: a read is always followed by its write, with nothing in between."""
+
+_read = os.read
+_write = os.write
 
 
 class Leg:
@@ -49,11 +64,13 @@ class Leg:
         "has_eof",
         "is_armed",
         "is_broken",
+        "is_bulk",
         "is_patient",
         "is_queued",
         "is_ragged",
         "is_readable",
         "is_shut",
+        "is_smooth",
         "is_strange",
         "is_torn",
         "peer",
@@ -63,13 +80,14 @@ class Leg:
         "sock",
     )
 
+    speaks_tls = False
     peer: Leg
 
     def __init__(self, relay: Relay, sock: socket.socket) -> None:
         self.relay = relay
         self.sock = sock
         self.fd = sock.fileno()
-        self.pending: bytes | None = None
+        self.pending: bytes | Pipe | None = None
         """What the peer sent and this socket did not take yet."""
         self.received_bytes = 0
         self.has_eof = False
@@ -92,14 +110,53 @@ class Leg:
         """Registered for OUT."""
         self.is_patient = False
         """TCP_USER_TIMEOUT is lifted: the peer reads slowly, but lives (see liveness.py)."""
+        self.is_smooth = False
+        """Nothing waits on either socket, this one has not ended, and little comes at once."""
+        self.is_bulk = False
+        """Lately much came at once."""
 
     def ready(self, events: int) -> None:
         """Serve the events of this socket."""
+        if not self.is_smooth or events & UNUSUAL:
+            self.serve(events)
+            return
+        try:
+            data = _read(self.fd, SMALL_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.relay.leg_failed(self, error)
+            return
+        if not data:
+            self._take_end()
+            return
+        peer, count = self.peer, len(data)
+        self.received_bytes += count
+        if peer.speaks_tls:
+            sent = count if peer.write(data) else -1
+        else:
+            try:
+                sent = _write(peer.fd, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                sent = count if peer.write_failed(error) else -1
+        if sent == count < SMALL_BYTES:
+            return
+        if sent == count:
+            self.is_bulk = True
+            self.pump(until_empty=True)
+            return
+        if sent >= 0:
+            peer.keep(data[sent:])
+        self.is_readable = True
+
+    def serve(self, events: int) -> None:
+        """Serve events whatever they are, and whatever state this leg is in."""
         if self.pending is not None and events & ~IN:
             self.flush()
         if events & ~OUT and not self.relay.is_over:
-            # Anything but plain IN (end, error, urgent data) must be read up to EAGAIN.
-            self.pump(bool(events & ~(IN | OUT)))
+            self.pump(bool(events & UNUSUAL))
         if events & ERROR and (self.has_eof or self.peer.pending is not None):
             # No read would find this error: there is nothing to read any more, or no room to read it to.
             self._take_error()
@@ -118,61 +175,124 @@ class Leg:
         """Take the turn that was queued for."""
         self.is_queued = False
         if not self.relay.is_over and self.is_readable:
-            self.pump(True)
+            self.pump(until_empty=True)
 
-    def pump(self, until_empty: bool) -> None:  # noqa: PLR0911 (a read can end in many ways)
+    def pump(self, until_empty: bool) -> None:
         """Move what has arrived here to the peer, a fair share at most."""
         peer = self.peer
+        self.is_smooth = False
         if peer.pending is not None or self.has_eof:
             self.is_readable = True
             return
         self.is_readable = False
-        receive = self.sock.recv_into
+        is_clear = not (self.speaks_tls or peer.speaks_tls)
+        is_large = self.is_bulk
         for _ in range(READS_PER_TURN):
             try:
-                count = receive(BUFFER)
+                count = self._move_much(is_clear) if is_large else self._move_little()
             except BlockingIOError:
-                return
+                break
             except OSError as error:
                 self.relay.leg_failed(self, error)
                 return
-            if not count:
-                self.has_eof = True
-                self.relay.leg_ended(self)
+            if count < 0:
                 return
-            if self.is_strange and not self._is_welcome(count):
-                return
-            self.received_bytes += count
-            if not peer.write(count):
-                # Edge-triggered: the kernel will not repeat this edge, so the reading is resumed from the flush.
-                self.is_readable = True
-                return
-            if count < BUFFER_BYTES and not until_empty:
-                return
-        self.is_readable = True
-        self.read_later()
+            if is_large:
+                self.is_bulk = count >= SMALL_BYTES
+                # After a splice that took less only a read tells whether anything is left.
+                is_large = count == BUFFER_BYTES
+                if not (is_large or is_clear or until_empty):
+                    break
+            elif count == SMALL_BYTES:
+                self.is_bulk = is_large = True
+            elif not until_empty:
+                break
+        else:
+            self.is_readable = True
+            self.read_later()
+            return
+        self.is_smooth = self.pending is None and not (self.is_bulk or self.is_strange)
 
-    def _is_welcome(self, count: int) -> bool:
-        """Look at the first bytes of the shared buffer; False where this ended the relay."""
+    def _move_little(self) -> int:
+        """Read once, at most SMALL_BYTES, and have that written; return how much, or -1 where reading may not go on."""
+        data = _read(self.fd, SMALL_BYTES)
+        if data and self.is_strange and not self._is_welcome(data):
+            return -1
+        return self._move(len(data), data)
+
+    def _move_much(self, is_clear: bool) -> int:
+        """The same, at most BUFFER_BYTES; 0 where there is nothing."""
+        if is_clear and (pipe := PIPES.take()) is not None:
+            try:
+                count = pipe.fill(self.fd, BUFFER_BYTES)
+            except OSError as error:
+                PIPES.give_back(pipe)
+                if isinstance(error, BlockingIOError):
+                    return 0
+                if not PIPES.give_up(error):
+                    raise
+            else:
+                if not count:
+                    PIPES.give_back(pipe)
+                return self._move(count, pipe)
+        count = self.sock.recv_into(BUFFER)
+        return self._move(count, VIEW[:count])
+
+    def _move(self, count: int, data: bytes | memoryview | Pipe) -> int:
+        if not count:
+            self._take_end()
+            return -1
+        self.received_bytes += count
+        if self.peer.write_pipe(data) if isinstance(data, Pipe) else self.peer.write(data):
+            return count
+        # Edge-triggered: the kernel will not repeat this edge, so the reading is resumed from the flush.
+        self.is_readable = True
+        return -1
+
+    def _take_end(self) -> None:
+        self.has_eof = True
+        self.is_smooth = False
+        self.relay.leg_ended(self)
+
+    def _is_welcome(self, data: bytes) -> bool:
+        """Look at the first bytes; False where this ended the relay."""
         self.is_strange = False
-        if is_tls(bytes(VIEW[: min(count, 3)])):
+        if is_tls(data[:3]):
             self.relay.end(Outcome.TLS_ON_CLEAR_PORT, "the client speaks TLS, and this port does not")
             return False
         return True
 
-    def write(self, count: int) -> bool:
-        """Write the first ``count`` bytes of the shared buffer; keep what does not go. True where all went."""
+    def write(self, data: bytes | memoryview) -> bool:
+        """Write; keep what does not go. True where all went."""
         try:
-            sent = self.sock.send(VIEW[:count])
+            sent = _write(self.fd, data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            return self._write_failed(error)
-        if sent == count:
+            return self.write_failed(error)
+        if sent == len(data):
             return True
-        self.pending = bytes(VIEW[sent:count])
-        self.arm()
+        self.keep(bytes(data[sent:]))
         return False
+
+    def write_pipe(self, pipe: Pipe) -> bool:
+        """Write what a pipe holds, and give it back; keep it where not all goes. True where all went."""
+        try:
+            is_empty = pipe.empty(self.fd)
+        except OSError as error:
+            PIPES.give_back(pipe)
+            return self.write_failed(error)
+        if is_empty:
+            PIPES.give_back(pipe)
+        else:
+            self.keep(pipe)
+        return is_empty
+
+    def keep(self, rest: bytes | Pipe) -> None:
+        """Write ``rest`` as soon as there is room; until then nothing more is read for this leg."""
+        self.pending = rest
+        self.is_smooth = self.peer.is_smooth = False
+        self.arm()
 
     def shut_write(self) -> None:
         """Tell this socket's peer that nothing more will come."""
@@ -185,11 +305,18 @@ class Leg:
 
     def close(self, *, is_reset: bool) -> None:
         """Close the socket; with ``is_reset`` its peer sees a reset."""
-        self.pending = None
+        self._drop_pending()
+        self.is_smooth = False
+        self.fd = -1  # another socket may soon have this number
         if is_reset:
             liveness.close_by_reset(self.sock)
         else:
             self.sock.close()
+
+    def _drop_pending(self) -> None:
+        if isinstance(self.pending, Pipe):
+            PIPES.give_back(self.pending)
+        self.pending = None
 
     def flush(self) -> None:
         """Go on writing what waits."""
@@ -197,17 +324,21 @@ class Leg:
         if pending is None:
             return
         try:
-            sent = self.sock.send(pending)
+            if isinstance(pending, Pipe):
+                is_empty = pending.empty(self.fd)
+            else:
+                sent = _write(self.fd, pending)
+                self.pending = pending[sent:]
+                is_empty = sent == len(pending)
         except BlockingIOError:
             return
         except OSError as error:
-            self.pending = None
-            self._write_failed(error)
+            self._drop_pending()
+            self.write_failed(error)
             return
-        if sent < len(pending):
-            self.pending = pending[sent:]
+        if not is_empty:
             return
-        self.pending = None
+        self._drop_pending()
         peer = self.peer
         if peer.has_eof:
             self.relay.shut(self)
@@ -219,7 +350,7 @@ class Leg:
         if number == errno.EPIPE or (number == errno.ECONNRESET and self.has_eof):
             # Its end came before its reset, be it a FIN (tcp_reset() of the kernel in CLOSE_WAIT) or a goodbye of TLS:
             # what it said is whole.
-            self._write_failed(OSError(number, os.strerror(number)))
+            self.write_failed(OSError(number, os.strerror(number)))
         elif number:
             self.relay.leg_failed(self, OSError(number, os.strerror(number)))
 
@@ -229,14 +360,14 @@ class Leg:
             self.is_armed = True
             self.relay.loop.rewatch(self.fd, READ_WRITE)
 
-    def _write_failed(self, error: OSError) -> bool:
-        """Deliver this leg's last words, then end. Returns True where the peer may go on being read."""
+    def write_failed(self, error: OSError) -> bool:
+        """Writing to this socket failed: deliver its last words, then end. True where the peer may go on being read."""
         if self.is_broken:
             return True
         self.is_broken = True
         self.is_torn = error.errno != errno.EPIPE and not self.has_eof
         if not self.has_eof:
-            self.pump(True)
+            self.pump(until_empty=True)
         if self.peer.is_broken:
             self.relay.leg_failed(self, error)
         else:

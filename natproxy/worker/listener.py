@@ -8,13 +8,14 @@ import errno
 import itertools
 import socket
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from natproxy.messages import DIAL_BUCKETS, FinishedConnection, RouteCounts, Serve
 from natproxy.model import Address, HandshakeFailure, Outcome
 from natproxy.worker.access import AllowList, plain_ip
 from natproxy.worker.connection import Connection
-from natproxy.worker.liveness import set_up_socket
+from natproxy.worker.liveness import set_up_listening
 from natproxy.worker.loop import Loop
 from natproxy.worker.sessions import Sessions
 
@@ -38,17 +39,20 @@ _GONE_BEFORE_ACCEPT = frozenset(
 class ListeningSocket:
     """One of a port's listening sockets (an address has one each)."""
 
-    __slots__ = ("port", "sock")
+    __slots__ = ("_accept", "_family", "_proto", "port", "sock")
 
     def __init__(self, port: Port, sock: socket.socket) -> None:
         self.port = port
         self.sock = sock
+        # Half of what ``accept`` takes is the making of enumerations for these two.
+        self._family, self._proto = int(sock.family), sock.proto
+        self._accept: Callable[[], tuple[int, tuple[object, ...]]] = sock._accept  # type: ignore[attr-defined]  # noqa: SLF001
 
     def ready(self, events: int) -> None:
         """Accept those who wait; who is left over is reported again (level-triggered)."""
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                client, peer = self.sock.accept()
+                fd, peer = self._accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -56,8 +60,9 @@ class ListeningSocket:
                     continue
                 self.port.worker.accept_failed(self, error)
                 return
+            client = socket.socket(self._family, socket.SOCK_STREAM, self._proto, fd)
             client.setblocking(False)
-            self.port.admit(client, peer)
+            self.port.accepted(client, peer)
 
     def fail(self, error: Exception) -> None:
         """A listener without accepting is of no use: the worker ends, and is replaced."""
@@ -88,7 +93,7 @@ class Port:
         self.sessions.prune(frozenset(self.addresses))
         self._allow = AllowList(serve.allow)
         for listening in self.listening:
-            set_up_socket(listening.sock, serve.keepalive_seconds)
+            set_up_listening(listening.sock, serve.keepalive_seconds)
 
     def update(self, serve: Serve) -> None:
         """Serve by new values from now on; connections whose client may no longer connect are closed at once."""
@@ -111,10 +116,29 @@ class Port:
                 if verdict is not None:
                     connection.end_by(*verdict)
 
+    def accepted(self, client: socket.socket, peer: tuple[object, ...]) -> None:
+        """Let a client in, or pass it on to a worker that has clearly fewer; who may not enter is not passed round."""
+        spread = self.worker.spread
+        if spread is not None and (row := spread.row_with_less()) is not None:
+            ip = plain_ip(str(peer[0]))
+            if self._may_enter(ip) and spread.pass_on(row, client, self.serve.port, ip, int(str(peer[1]))):
+                return
+        self.admit(client, peer)
+
+    def _may_enter(self, ip: str) -> bool:
+        serve = self.serve
+        if serve.refuse is not None or not self._allow.allows(ip):
+            return False
+        if self._is_counted_later():
+            return True
+        maximum, per_client = serve.max_connections, serve.max_connections_per_client
+        return self.worker.census.has_room(serve.limit_group, ip, maximum, per_client)
+
     def admit(self, client: socket.socket, peer: tuple[object, ...]) -> None:
         """Let a client in, or close it at once and count why."""
         serve = self.serve
         ip = plain_ip(str(peer[0]))
+        is_counted_later = self._is_counted_later()
         outcome: Outcome | None
         if serve.refuse is not None:
             outcome = Outcome(serve.refuse)
@@ -125,7 +149,7 @@ class Port:
         elif serve.client_tls == "terminate" and not self.worker.handshakes.has_room(ip):
             outcome = Outcome.HANDSHAKE_LIMIT
             self.counts.shaken("client", HandshakeFailure.LIMIT)
-        elif self._is_counted_later():
+        elif is_counted_later:
             outcome = None
         else:
             outcome = self.count_in(ip, serve.limit_group)
@@ -133,10 +157,10 @@ class Port:
         if outcome is not None:
             self.turn_away(client, outcome, ip, client_port)
             return
-        connection = Connection(self, client, ip, client_port, None if self._is_counted_later() else serve.limit_group)
+        connection = Connection(self, client, ip, client_port, None if is_counted_later else serve.limit_group)
         self.connections[connection] = None
         self.counts.opened += 1
-        self.worker.open += 1
+        self.worker.connection_opened()
         connection.start()
 
     def _is_counted_later(self) -> bool:
@@ -153,8 +177,8 @@ class Port:
         with contextlib.suppress(OSError):
             client.close()
         self.counts.ended[outcome] += 1
-        if self.worker.may_log_refusal(outcome):
-            self._log(str(Address(ip, client_port)), outcome)
+        if self.worker.reports.may_log_refusal(outcome):
+            self._log(ip, client_port, outcome)
 
     def forget(self, connection: Connection, outcome: Outcome, detail: str) -> None:
         """Count a connection that has ended. Called once for each."""
@@ -166,24 +190,26 @@ class Port:
             self.counts.add_bytes(connection)
         if connection.is_live and connection.address is not None:
             self.counts.left(connection.address)
-        if outcome not in STRANGERS or self.worker.may_log_refusal(outcome):
-            self._log(str(Address(connection.client_ip, connection.client_port)), outcome, detail, connection)
+        if outcome not in STRANGERS or self.worker.reports.may_log_refusal(outcome):
+            self._log(connection.client_ip, connection.client_port, outcome, detail, connection)
         self.worker.connection_ended()
 
-    def _log(self, client: str, outcome: Outcome, detail: str = "", connection: Connection | None = None) -> None:
-        if not self.worker.logs_connections:
+    def _log(
+        self, ip: str, client_port: int, outcome: Outcome, detail: str = "", connection: Connection | None = None
+    ) -> None:
+        if not self.worker.reports.logs_connections:
             return
         serve = self.serve
         address = None if connection is None else connection.address
         shown = None if connection is None else connection.shown
         client_tls, node_tls = ("", "") if connection is None else connection.tls_versions
-        self.worker.log_finished(
+        self.worker.reports.log_finished(
             FinishedConnection(
                 port=serve.port,
                 cache=serve.cache,
                 kind=serve.kind,
                 node=serve.node,
-                client=client,
+                client=str(Address(ip, client_port)),
                 address="" if address is None else str(address),
                 client_bytes=0 if connection is None else connection.counted_client_bytes,
                 node_bytes=0 if connection is None else connection.counted_node_bytes,
@@ -198,14 +224,14 @@ class Port:
             )
         )
 
-    def addresses_in_order(self) -> list[Address]:
+    def addresses_in_order(self) -> Sequence[Address]:
         """Return what to dial, best first: those that lately did not answer come last."""
         addresses = self.addresses
         if self.serve.rotates and len(addresses) > 1:
             first = next(self._turn) % len(addresses)
             addresses = addresses[first:] + addresses[:first]
         if not self._avoided:
-            return list(addresses)
+            return addresses
         now = self.loop.now
         self._avoided = {address: until for address, until in self._avoided.items() if until > now}
         return sorted(addresses, key=self._avoided.__contains__)
@@ -221,7 +247,7 @@ class Port:
         self._has_failed = True
         if self.loop.now - self._failure_told_at >= 1.0:
             self._failure_told_at = self.loop.now
-            self.worker.tell_dial_failed(self.serve.port, outcome, detail)
+            self.worker.reports.dial_failed(self.serve.port, outcome, detail)
 
     def dial_succeeded(self, address: Address, seconds: float) -> None:
         """Count a dial."""
@@ -233,7 +259,7 @@ class Port:
         if self._has_failed:
             self._has_failed = False
             self._failure_told_at = float("-inf")
-            self.worker.tell_dial_recovered(self.serve.port)
+            self.worker.reports.dial_recovered(self.serve.port)
 
     def end_within(self, seconds: float | None, address: Address | None, outcome: Outcome) -> None:
         """Carry out an End order (messages.End)."""

@@ -37,11 +37,22 @@ def dead_after_seconds(keepalive_seconds: float) -> float:
     return _idle(keepalive_seconds) + KEEPALIVE_PROBES * _interval(keepalive_seconds)
 
 
-def set_up_socket(sock: socket.socket, keepalive_seconds: float) -> None:
-    """Set the options of a leg. A listening socket hands them on to what it accepts.
+def set_up_listening(sock: socket.socket, keepalive_seconds: float) -> None:
+    """Set what a listening socket hands on to those it accepts: all options of a leg."""
+    set_up_dialling(sock)
+    keep_alive(sock, keepalive_seconds)
 
-    TCP_NODELAY, keepalive on both legs, TCP_USER_TIMEOUT; urgent data stays in the stream, where the peer put it.
+
+def set_up_dialling(sock: socket.socket) -> None:
+    """Set what a leg needs from its first byte on: no waiting for more of them; urgent data stays in the stream, where
+    the peer put it.
     """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+
+
+def keep_alive(sock: socket.socket, keepalive_seconds: float) -> None:
+    """Set what finds a dead peer: keepalive and TCP_USER_TIMEOUT."""
     set_option = sock.setsockopt
     for level, name, value in _options(keepalive_seconds):
         set_option(level, name, value)
@@ -50,8 +61,6 @@ def set_up_socket(sock: socket.socket, keepalive_seconds: float) -> None:
 @functools.lru_cache(maxsize=64)
 def _options(keepalive_seconds: float) -> tuple[tuple[int, int, int], ...]:
     return (
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _idle(keepalive_seconds)),
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _interval(keepalive_seconds)),

@@ -10,7 +10,9 @@ no further system call, and to create no object that a byte does not need. Hence
   cannot starve the others.
 - Receivers are plain objects with a ``ready(events)`` method, found by descriptor in a dictionary: no future, no task,
   no handle for each event. A task for each connection would cost a third of the connection rate.
-- ``now`` is read once a turn.
+- The clock is read once a turn (``now``). Most timers are never due: they guard dials and handshakes, all of them for
+  the same few delays. Timers of one delay come due in the order they were set, so each delay has a queue, and only its
+  first counts among all: to set one is an append, to cancel one a flag.
 
 The loop is not asyncio's: a worker has nothing else to wait for than its sockets and the controller's channel, and a
 loop of its own saves the second ``epoll_wait`` that watching this one from another would cost on every wake-up. A
@@ -30,6 +32,7 @@ from typing import Protocol
 IN = select.EPOLLIN
 OUT = select.EPOLLOUT
 ERROR = select.EPOLLERR
+HUP = select.EPOLLHUP
 EXCLUSIVE = select.EPOLLEXCLUSIVE
 READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 """What a leg is registered for: data, the end of data, urgent data (at which ``recv`` stops short), by edges."""
@@ -69,8 +72,12 @@ class Loop:
         self._epoll = select.epoll()
         self._receivers: dict[int, Receiver] = {}
         self._again: deque[Callable[[], None]] = deque()
-        self._timers: list[tuple[float, int, Timer]] = []
+        self._timers: list[tuple[float, int, float]] = []
+        """(when, sequence, delay): not after the first of that delay's queue is due."""
+        self._delays: dict[float, deque[Timer]] = {}
         self._sequence = itertools.count()
+        self.turns = 0
+        """How many have begun. An event of the turn in which a descriptor was opened is that of an older one."""
         self._is_stopping = False
         self.now = clock()
 
@@ -100,15 +107,15 @@ class Loop:
         """Run ``callback`` in the next turn, after everyone else who is ready."""
         self._again.append(callback)
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Run ``callback`` once the clock has reached ``when``."""
-        timer = Timer(when, callback)
-        heapq.heappush(self._timers, (when, next(self._sequence), timer))
-        return timer
-
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Run ``callback`` in ``seconds`` from now."""
-        return self.call_at(self._clock() + seconds, callback)
+        timer = Timer(self._clock() + seconds, callback)
+        queue = self._delays.get(seconds)
+        if queue is None:
+            queue = self._delays[seconds] = deque()
+            heapq.heappush(self._timers, (timer.when, next(self._sequence), seconds))
+        queue.append(timer)
+        return timer
 
     def run(self) -> None:
         """Turn until ``stop``."""
@@ -122,42 +129,52 @@ class Loop:
 
     def turn(self) -> None:
         """Wait until something is due, then serve each that is ready once."""
-        receivers = self._receivers
-        for fd, events in self._poll():
-            receiver = receivers.get(fd)
-            # None: closed by another event of this same turn.
-            if receiver is not None:
-                try:
-                    receiver.ready(events)
-                except Exception as error:
-                    receiver.fail(error)
-        for _ in range(len(self._again)):
-            self._again.popleft()()
-        if self._timers and self._timers[0][0] <= self.now:
-            self._run_timers()
-
-    def _poll(self) -> list[tuple[int, int]]:
-        if self._again:
+        timers, again, find = self._timers, self._again, self._receivers.get
+        if again:
             timeout = 0.0
-        elif self._timers:
-            timeout = max(0.0, self._timers[0][0] - self._clock())
+        elif timers:
+            # By the clock of the last turn: a timer may be late by what that turn took.
+            timeout = max(0.0, timers[0][0] - self.now)
         else:
             timeout = -1.0
         events = self._epoll.poll(timeout, _EVENTS_AT_ONCE)
-        self.now = self._clock()
-        return events
+        self.turns += 1
+        self.now = now = self._clock()
+        for fd, mask in events:
+            receiver = find(fd)
+            # None: closed by another event of this same turn.
+            if receiver is not None:
+                try:
+                    receiver.ready(mask)
+                except Exception as error:
+                    receiver.fail(error)
+        if again:
+            for _ in range(len(again)):
+                again.popleft()()
+        if timers and timers[0][0] <= now:
+            self._run_timers()
 
     def _run_timers(self) -> None:
-        timers = self._timers
-        while timers and timers[0][0] <= self.now:
-            timer = heapq.heappop(timers)[2]
-            if (callback := timer.callback) is not None:
-                timer.callback = None
-                callback()
+        timers, now = self._timers, self.now
+        while timers and timers[0][0] <= now:
+            delay = heapq.heappop(timers)[2]
+            queue = self._delays[delay]
+            due = []
+            while queue and (queue[0].callback is None or queue[0].when <= now):
+                due.append(queue.popleft())
+            if queue:
+                heapq.heappush(timers, (queue[0].when, next(self._sequence), delay))
+            else:
+                del self._delays[delay]
+            for timer in due:
+                if (callback := timer.callback) is not None:
+                    timer.callback = None
+                    callback()
 
     def close(self) -> None:
         """Close the epoll descriptor. Watched descriptors stay their owners'."""
         self._receivers.clear()
         self._again.clear()
         self._timers.clear()
+        self._delays.clear()
         self._epoll.close()

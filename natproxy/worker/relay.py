@@ -9,8 +9,8 @@ How a connection ends (interface of natproxy, "When a live connection ends"):
   their way (an error reply, then a close, while the peer went on sending). They are delivered before the reset is
   passed on (``leg.LastWords``), because a reset throws away what its receiver has not got yet.
 
-The seam: ``Relay(loop, client, node, on_end)``, ``start()``, ``end(outcome)``, ``check(dead_seconds)``, and the counts
-of bytes. A leg is clear (leg.py), or speaks TLS (tlsleg.py).
+The seam: ``Relay(loop, client, node, on_end)``, ``start()``, ``end(outcome)``, ``check(keepalive_seconds)``, and the
+counts of bytes. A leg is clear (leg.py), or speaks TLS (tlsleg.py).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from natproxy.model import Outcome
 from natproxy.tls.failures import why
 from natproxy.worker import liveness
 from natproxy.worker.handshake import TlsEnd
-from natproxy.worker.leg import Leg
-from natproxy.worker.loop import Loop
+from natproxy.worker.leg import UNUSUAL, Leg
+from natproxy.worker.loop import OUT, Loop
 from natproxy.worker.tlsleg import TlsLeg
 
 _TIMEOUT_ERRNOS = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
@@ -38,7 +38,7 @@ class Relay:
     there; such a leg is pumped at the start in any case, for what came early.
     """
 
-    __slots__ = ("_ended_first", "_on_end", "client", "is_over", "loop", "node")
+    __slots__ = ("_ended_first", "_is_kept_alive", "_on_end", "client", "is_over", "loop", "node")
 
     def __init__(
         self,
@@ -58,21 +58,25 @@ class Relay:
         self.is_over = False
         self._ended_first: Leg | None = None
         self._on_end = on_end
+        self._is_kept_alive = False
+        """The node's socket has its timers; most connections are over before that matters, and an option is a call."""
 
-    def start(self, *, client_is_readable: bool, node_is_readable: bool) -> None:
+    def start(self, *, client_events: int, node_events: int) -> None:
         """Take over two sockets that the loop already watches: the client's for READ, the node's for READ_WRITE.
 
-        ``..._is_readable``: an edge told of something to read there, and nobody has read it.
+        ``..._events``: what edges have told of there and nobody has acted upon.
         """
         self.node.is_armed = True
-        client_is_readable |= isinstance(self.client, TlsLeg)
-        node_is_readable |= isinstance(self.node, TlsLeg)
         self.loop.hand_over(self.client.fd, self.client)
         self.loop.hand_over(self.node.fd, self.node)
-        if client_is_readable:
-            self.client.pump(True)
-        if node_is_readable and not self.is_over:
-            self.node.pump(True)
+        for leg, events in ((self.client, client_events), (self.node, node_events)):
+            if self.is_over:
+                return
+            if leg.speaks_tls:
+                leg.pump(bool(events & UNUSUAL))
+            elif events & ~OUT:
+                leg.is_smooth = not leg.is_strange
+                leg.ready(events)
 
     def leg_ended(self, leg: Leg) -> None:
         """``leg`` sent its EOF: pass it on once everything before it has been written."""
@@ -86,18 +90,19 @@ class Relay:
         if self.is_over or leg.peer.is_torn:
             leg.is_shut = True
             return
-        if leg.has_eof and self._has_written_all(leg):
+        if leg.has_eof and self._has_written_all():
             leg.is_shut = True
             leg.say_goodbye()
             leg.peer.say_goodbye()
-            if self._has_written_all(leg):
+            if self._has_written_all():
                 self.end_well()
         elif not leg.is_shut:
             leg.is_shut = True
             leg.shut_write()
 
-    def _has_written_all(self, leg: Leg) -> bool:
-        return not any(one.is_broken or one.pending is not None for one in (leg, leg.peer))
+    def _has_written_all(self) -> bool:
+        client, node = self.client, self.node
+        return client.pending is None and node.pending is None and not (client.is_broken or node.is_broken)
 
     def end_well(self) -> None:
         """Both sides have said all, or have had their time to."""
@@ -118,8 +123,12 @@ class Relay:
         _, detail = why(error, is_server=is_client)
         self.end(Outcome.CLIENT_TLS if is_client else Outcome.NODE_TLS, detail, is_reset=True)
 
-    def check(self, dead_seconds: float) -> None:
-        """Look after peers that neither read nor answer; to be called a few times within ``dead_seconds``."""
+    def check(self, keepalive_seconds: float) -> None:
+        """Look after peers that neither read nor answer; to be called a few times while one dies of that."""
+        if not self._is_kept_alive:
+            self._is_kept_alive = True
+            liveness.keep_alive(self.node.sock, keepalive_seconds)
+        dead_seconds = liveness.dead_after_seconds(keepalive_seconds)
         for leg, outcome in ((self.client, Outcome.CLIENT_TIMEOUT), (self.node, Outcome.NODE_TIMEOUT)):
             if self.is_over:
                 return

@@ -16,15 +16,16 @@ is plain, and only here in between is TLS. Three things differ.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from natproxy.model import Outcome
 from natproxy.worker import liveness
 from natproxy.worker.handshake import TlsEnd
-from natproxy.worker.leg import BUFFER_BYTES, READS_PER_TURN, VIEW, Leg
+from natproxy.worker.leg import BUFFER_BYTES, READS_PER_TURN, UNUSUAL, VIEW, Leg
 
 if TYPE_CHECKING:
     from natproxy.worker.relay import Relay
@@ -38,6 +39,10 @@ _MOST_PENDING_BYTES = 2 * BUFFER_BYTES
 """Whoever lets more wait than one read of the other side can bring, asks for it by himself."""
 _RECORD_BYTES = _SLICE_BYTES + 1024
 """The most that a record takes on its way."""
+_TWO_RECORDS_BYTES = 42
+"""Two records are longer than their data by this at least, and one mostly by less (22 bytes in TLS 1.3, 29 before):
+so it was one of data, and TLS itself said nothing.
+"""
 _RAW_BYTES = 64 * 1024
 _CAREFUL_BYTES = 4 * 1024
 """Read at once of a peer whose records hold little: a KeyUpdate of 27 bytes costs as much as kilobytes of data."""
@@ -46,9 +51,14 @@ _RAW_VIEW = memoryview(_RAW)
 """One for the process: what is read is handed to OpenSSL at once."""
 
 
+_read = os.read
+_write = os.write
+
+
 class TlsLeg(Leg):
     """One socket of a relay, over which TLS is spoken."""
 
+    speaks_tls = True
     __slots__ = (
         "_encrypt",
         "_feed",
@@ -66,10 +76,11 @@ class TlsLeg(Leg):
     def __init__(self, relay: Relay, sock: socket.socket, end: TlsEnd) -> None:
         super().__init__(relay, sock)
         self._tls = end.tls
-        self._encrypt = end.tls.write
+        # What SSLObject wraps, where it is known by this name: a call less for each record.
+        tls: Any = getattr(end.tls, "_sslobj", end.tls)
+        self._encrypt: Callable[[bytes | memoryview], int] = tls.write
+        self._read: Callable[[int, memoryview], int] = tls.read
         self._feed = end.incoming.write
-        # With a buffer it returns how much it put there; typeshed knows only the other way.
-        self._read: Callable[[int, memoryview], int] = end.tls.read  # type: ignore[assignment]
         self._incoming = end.incoming
         self._outgoing = end.outgoing
         self._is_early = True
@@ -82,9 +93,70 @@ class TlsLeg(Leg):
         self._owes_fin = False
         """The socket is to be shut once ``pending`` is empty."""
 
-    def pump(self, until_empty: bool) -> None:  # noqa: C901, PLR0912 (the hot path is one piece)
+    def ready(self, events: int) -> None:  # noqa: C901 (the hot path is one piece)
+        """Serve the events of this socket; by far the most often they are one record, whose data all goes on."""
+        if not self.is_smooth or events & UNUSUAL:
+            self.serve(events)
+            return
+        try:
+            data = _read(self.fd, _RECORD_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.relay.leg_failed(self, error)
+            return
+        if not data:
+            self.is_ragged = True
+            self._take_end()
+            return
+        self._feed(data)
+        failure = None
+        try:
+            total = self._read(BUFFER_BYTES, VIEW)
+        except ssl.SSLError as error:
+            total, failure = 0, error.with_traceback(None)  # which holds this frame, and the leg
+        if total and len(data) - total < _TWO_RECORDS_BYTES and not self._incoming.pending:
+            self.received_bytes += total
+            peer = self.peer
+            if peer.speaks_tls:
+                self.is_readable = not peer.write(VIEW[:total])
+                return
+            try:
+                sent = _write(peer.fd, VIEW[:total])
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                sent = total if peer.write_failed(error) else -1
+            if sent < total:
+                self.is_readable = True
+                if sent >= 0:
+                    peer.keep(bytes(VIEW[sent:total]))
+            return
+        self.is_smooth = False
+        before = self.received_bytes
+        if self._decrypt_rest(total, failure):
+            self._go_on_after(len(data), self.received_bytes - before)
+
+    def _go_on_after(self, count: int, moved: int) -> None:
+        """Return to the smooth path after a read of ``count`` bytes that was not as usual, or leave it."""
+        if count >= _CAREFUL_BYTES and not self._is_worth_it(count, moved):
+            self.is_readable = True
+            self.read_later()
+        elif count == _RECORD_BYTES:
+            self.pump(until_empty=True)
+        else:
+            self._settle()
+
+    def _settle(self) -> None:
+        """All has been read: the next may be as usual again."""
+        if not self._idle_bytes:
+            self._share = _RECORD_BYTES
+        self.is_smooth = self.pending is None and not (self.relay.is_over or self._idle_bytes)
+
+    def pump(self, until_empty: bool) -> None:  # noqa: PLR0911 (a read can end in many ways)
         """Move what has arrived here to the peer, a fair share at most."""
         peer = self.peer
+        self.is_smooth = False
         if peer.pending is not None or self.has_eof:
             self.is_readable = True
             return
@@ -93,12 +165,13 @@ class TlsLeg(Leg):
             self._is_early = False
             if not self._decrypt(0):
                 return
-        receive, read = self.sock.recv_into, self._read
+        receive = self.sock.recv_into
         for _ in range(READS_PER_TURN):
             before = self.received_bytes
             try:
                 count = receive(_RAW, self._share)
             except BlockingIOError:
+                self._settle()
                 return
             except OSError as error:
                 self.relay.leg_failed(self, error)
@@ -107,23 +180,10 @@ class TlsLeg(Leg):
                 self.is_ragged = True
                 self._take_end()
                 return
-            if count > _SLICE_BYTES:
-                goes_on = self._decrypt(count)
-            else:
-                self._feed(_RAW_VIEW[:count])
-                failure = None
-                try:
-                    total = read(BUFFER_BYTES, VIEW)
-                except ssl.SSLError as error:
-                    total, failure = 0, error.with_traceback(None)  # which holds this frame, and the leg
-                if total and not (self._incoming.pending or self._outgoing.pending):
-                    # By far the most often: one record, and all of it.
-                    self.received_bytes += total
-                    goes_on = peer.write(total)
-                    self.is_readable = not goes_on
-                else:
-                    goes_on = self._decrypt_rest(total, failure)
-            if not goes_on or (count < self._share and not until_empty):
+            if not self._decrypt(count):
+                return
+            if count < self._share and not until_empty:
+                self._settle()
                 return
             if count >= _CAREFUL_BYTES and not self._is_worth_it(count, self.received_bytes - before):
                 break
@@ -156,6 +216,10 @@ class TlsLeg(Leg):
         """Go on after the first record: ``total`` bytes of it, or why there was none."""
         if failure is None:
             total, failure = (total, ssl.SSLZeroReturnError()) if not total else self._read_records(total)
+        if not self.is_shut and (failure is None or isinstance(failure, ssl.SSLWantReadError)):
+            # Says nothing. A session ticket or a KeyUpdate made OpenSSL take a buffer of 16 KiB that only a write gives
+            # back (SSL_MODE_RELEASE_BUFFERS), and the next one may be far away.
+            self._encrypt(b"")
         return self._pass_on(total, failure)
 
     def _read_records(self, total: int) -> tuple[int, ssl.SSLError | None]:
@@ -178,7 +242,7 @@ class TlsLeg(Leg):
         has_room = True
         if total:
             self.received_bytes += total
-            has_room = self.peer.write(total)
+            has_room = self.peer.write(VIEW[:total])
             # Nothing is undecrypted now, but the kernel may hold more, and will not tell of it again.
             self.is_readable = not has_room
         if not relay.is_over and self._outgoing.pending:
@@ -198,53 +262,51 @@ class TlsLeg(Leg):
             return False
         return has_room
 
-    def _take_end(self) -> None:
-        self.has_eof = True
-        self.relay.leg_ended(self)
-
-    def write(self, count: int) -> bool:
-        """Encrypt and write the first ``count`` bytes of the shared buffer; keep what does not go."""
+    def write(self, data: bytes | memoryview) -> bool:
+        """Encrypt and write; keep what does not go. True where all went."""
         encrypt, take = self._encrypt, self._outgoing.read
         try:
-            if count <= _SLICE_BYTES:
-                encrypt(VIEW[:count])
-                data = take()
+            if len(data) <= _SLICE_BYTES:
+                encrypt(data)
+                sealed = take()
             else:
                 slices = []
-                for start in range(0, count, _SLICE_BYTES):
-                    encrypt(VIEW[start : min(start + _SLICE_BYTES, count)])
+                for start in range(0, len(data), _SLICE_BYTES):
+                    encrypt(data[start : start + _SLICE_BYTES])
                     slices.append(take())
-                data = b"".join(slices)
+                return self._write_slices(slices)
         except ssl.SSLError as error:
             self.relay.tls_failed(self, error)
             return False
         try:
-            sent = self.sock.send(data)
+            sent = _write(self.fd, sealed)
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            return self._write_failed(error)
-        if sent == len(data):
+            return self.write_failed(error)
+        if sent == len(sealed):
             return True
-        self.pending = data[sent:]
-        self.arm()
+        self.keep(sealed[sent:])
+        return False
+
+    def _write_slices(self, slices: list[bytes]) -> bool:
+        try:
+            sent = os.writev(self.fd, slices)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            return self.write_failed(error)
+        if sent == sum(map(len, slices)):
+            return True
+        self.keep(b"".join(slices)[sent:])
         return False
 
     def _send(self, data: bytes) -> None:
         """Send what is encrypted already, after what waits."""
-        if self.pending is not None:
+        if isinstance(self.pending, bytes):
             self.pending += data
-            return
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._write_failed(error)
-            return
-        if sent < len(data):
-            self.pending = data[sent:]
-            self.arm()
+        else:
+            super().write(data)
 
     def _send_unasked(self) -> None:
         """Send what TLS itself has to say (the answer to a KeyUpdate, an alert); nothing after the goodbye."""
@@ -288,8 +350,7 @@ class TlsLeg(Leg):
             except OSError:
                 return  # it is gone, and had said its own
             if sent < len(data):
-                self.pending = data[sent:]
-                self.arm()
+                self.keep(data[sent:])
 
     def _make_goodbye(self) -> None:
         """Have a close_notify made, once, unless the other side was cut."""
@@ -307,8 +368,9 @@ class TlsLeg(Leg):
         is_cut = self.pending is not None or (self.peer.is_readable and not self.peer.has_eof)
         if not (is_reset or self.is_broken or is_cut):
             self._make_goodbye()
-            with contextlib.suppress(OSError):
-                self.sock.send(self._outgoing.read())
+            if data := self._outgoing.read():
+                with contextlib.suppress(OSError):
+                    self.sock.send(data)
         super().close(is_reset=is_reset)
         # The legs and their relay are garbage only once the collector comes by; OpenSSL's tens of KiB go now.
         del self._tls, self._encrypt, self._read, self._feed, self._incoming, self._outgoing

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from natproxy.model import Outcome
 from natproxy.worker.handshake import TlsEnd
 from natproxy.worker.leg import Leg
-from natproxy.worker.liveness import queued_bytes, set_up_socket
+from natproxy.worker.liveness import queued_bytes, set_up_listening
 from natproxy.worker.loop import READ, READ_WRITE, Loop
 from natproxy.worker.relay import Relay
 from tests.worker.tlspeer import Cut, Peer, TlsPeer, Version, tls_pair
@@ -126,7 +126,7 @@ def tcp_pair(receive_buffer: int | None = None, send_buffer: int | None = None) 
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     ours.setblocking(False)
     theirs.setblocking(False)
-    set_up_socket(ours, 30.0)
+    set_up_listening(ours, 30.0)
     return ours, theirs
 
 
@@ -184,7 +184,7 @@ class Joined:
             node_tls=None if node_tls is None else node_tls[0],
         )
         if is_started:
-            self.relay.start(client_is_readable=False, node_is_readable=False)
+            self.relay.start(client_events=0, node_events=0)
 
     def outcome(self) -> Outcome | None:
         """How it ended; None while it has not."""

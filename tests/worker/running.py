@@ -27,6 +27,7 @@ from natproxy.errors import ChannelError
 from natproxy.messages import DIAL_BUCKETS, RouteCounts, Serve, Up
 from natproxy.model import Outcome
 from natproxy.worker.process import Worker
+from natproxy.worker.spread import Spread
 from tests.worker.hand import SECONDS, listen
 from tests.worker.tlspeer import HOST, NODE, client_side, node_side
 
@@ -68,7 +69,9 @@ class Totals:
 class Running:
     """A worker. What it says is kept in ``said`` and added up in ``totals``."""
 
-    def __init__(self, *, is_process: bool = False, command: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self, *, is_process: bool = False, command: Sequence[str] = WORKER, spread: Spread | None = None
+    ) -> None:
         ours, theirs = socket.socketpair()
         self.channel = controller_end(ours)
         self.said: list[Up] = []
@@ -89,7 +92,7 @@ class Running:
                     [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
                 )
         else:
-            self.worker = Worker(worker_end(theirs))
+            self.worker = Worker(worker_end(theirs), spread=spread)
             self.thread = threading.Thread(target=self.worker.run, name="worker", daemon=True)
             self.thread.start()
         self.expect(messages.Ready)

@@ -127,6 +127,20 @@ def test_limits_hold_for_all_workers_together(memory: int) -> None:
         counts.close()
 
 
+def test_a_look_for_room_counts_nobody(memory: int) -> None:
+    shared = [SharedCounts(memory, row) for row in range(2)]
+    one, other = (Census(counts) for counts in shared)
+    assert one.admit("", "a", 3, 2) is None
+    assert [other.has_room("", "a", 3, 2) for _ in range(3)] == [True] * 3
+    assert other.admit("", "a", 3, 2) is None
+    assert (one.has_room("", "a", 3, 2), one.has_room("", "b", 3, 2)) == (False, True)
+    assert one.admit("", "b", 3, 2) is None
+    assert (one.has_room("", "c", 3, 2), other.has_room("", "c", 3, 2)) == (False, False)
+    assert other.has_room("shop", "c", 3, 2)
+    for counts in shared:
+        counts.close()
+
+
 def test_the_addresses_of_one_ipv6_network_are_one_client() -> None:
     census = Census()
     assert census.admit("", "2001:db8::1", 10, 2) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from tests.worker.tlspeer import (
 )
 
 EACH_VERSION = pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+RDHUP = select.EPOLLRDHUP
 EACH_SIDE = pytest.mark.parametrize("side", ["client", "node"])
 
 
@@ -46,16 +48,23 @@ class Greeting:
         seconds: float = 60.0,
         buffer: int | None = None,
         name: str = NODE,
+        events: int = IN,
+        said: bytes | None = None,
     ) -> None:
         self.loop = loop or Loop()
         self.owns_loop = loop is None
         self.handshakes = handshakes or Handshakes(self.loop)
         self.sock, self.theirs = tcp_pair(buffer, buffer)
+        if said is not None:  # and no more, before anybody looks
+            self.theirs.sendall(said)
+            self.theirs.shutdown(socket.SHUT_WR)
         self.done: list[tuple[TlsEnd | None, HandshakeFailure | None, str]] = []
         is_node = side == "node"
         if context is None:
             context = node_context(servers().pem) if is_node else server_context(server_tls())
         self.loop.watch(self.sock.fileno(), READ_WRITE if is_node else READ, Nobody())
+        if said is not None:
+            turn(self.loop)  # the only edge that tells of it
         self.handshake = Handshake(
             self.loop,
             self.handshakes,
@@ -65,6 +74,7 @@ class Greeting:
             seconds=seconds,
             name=name if is_node else None,
             is_armed=is_node,
+            events=events,
         )
         self.handshake.start()
 
@@ -185,6 +195,44 @@ def _take(greeting: Greeting, peer: TlsPeer) -> bool:
         return bool(peer.incoming.write(greeting.theirs.recv(1 << 16)))
     except BlockingIOError:
         return False
+
+
+def test_an_end_that_comes_with_the_last_flight_is_told_to_whoever_goes_on(greet: Callable[..., Greeting]) -> None:
+    """No other edge will tell of it."""
+    greeting = greet("client")
+    peer = peer_of("client", "TLSv1.3")
+    with pytest.raises(ssl.SSLWantReadError):
+        peer.tls.do_handshake()
+    greeting.theirs.send(peer.outgoing.read())
+    turn_until(greeting.loop, lambda: _take(greeting, peer))
+    peer.tls.do_handshake()
+    assert not greeting.handshake.events & RDHUP
+    greeting.theirs.sendall(peer.outgoing.read())
+    greeting.theirs.shutdown(socket.SHUT_WR)
+    greeting.end()
+    assert greeting.handshake.events & RDHUP
+
+
+@EACH_VERSION
+def test_a_node_that_had_nothing_to_say_is_spoken_to_and_not_read_first(
+    greet: Callable[..., Greeting], version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greeting = greet("node", events=OUT)
+    monkeypatch.setattr(handshake_module, "_RAW", None)  # nothing can be read
+    greeting.handshake.step()
+    assert not greeting.done
+    monkeypatch.undo()
+    greeting.shake(peer_of("node", version))
+    assert greeting.result() == (None, "")
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x03\x01", b"-ERR max number of clients reached\r\n"])
+def test_a_node_that_had_spoken_and_gone_before_it_was_spoken_to_is_not_waited_for(
+    greet: Callable[..., Greeting], said: bytes
+) -> None:
+    greeting = greet("node", said=said, events=IN | OUT | RDHUP)
+    failure, _ = greeting.result()
+    assert failure in {HandshakeFailure.CLOSED, HandshakeFailure.PROTOCOL, HandshakeFailure.CLEAR_TEXT}
 
 
 @EACH_VERSION
@@ -500,7 +548,7 @@ def test_a_cancelled_handshake_tells_nothing_and_leaves_no_timer(greet: Callable
     turn(greeting.loop, 20)
     assert not greeting.done
     assert not greeting.handshakes._waiting
-    assert all(timer.callback is None for _, _, timer in greeting.loop._timers)
+    assert all(timer.callback is None for queue in greeting.loop._delays.values() for timer in queue)
 
 
 # How many, and how much of a turn.

@@ -12,7 +12,13 @@ import pytest
 
 from natproxy.model import Outcome
 from natproxy.worker import liveness
-from natproxy.worker.liveness import STALLED_SILENCE_SECONDS, dead_after_seconds, is_dead, queued_bytes, set_up_socket
+from natproxy.worker.liveness import (
+    STALLED_SILENCE_SECONDS,
+    dead_after_seconds,
+    is_dead,
+    queued_bytes,
+    set_up_listening,
+)
 from tests.network.namespaces import Namespaces, why_impossible
 from tests.worker.hand import listen, receive, tcp_pair
 from tests.worker.running import WORKER, Running, accept, connect, receive_all, receive_exactly
@@ -91,7 +97,7 @@ def test_tcp_info_tells_the_dead_from_the_slow(
 def test_a_peer_may_be_silent_for_the_idle_time_and_three_probes(keepalive: float, dead: float) -> None:
     assert dead_after_seconds(keepalive) == dead
     with socket.socket() as sock:
-        set_up_socket(sock, keepalive)
+        set_up_listening(sock, keepalive)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         idle, interval, count, user_timeout = (
             sock.getsockopt(socket.IPPROTO_TCP, option)
@@ -108,7 +114,7 @@ def test_a_peer_may_be_silent_for_the_idle_time_and_three_probes(keepalive: floa
 
 def test_what_is_accepted_has_its_listener_s_options() -> None:
     with listen() as listening:
-        set_up_socket(listening, 17.0)
+        set_up_listening(listening, 17.0)
         with socket.create_connection(listening.getsockname()), listening.accept()[0] as sock:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)

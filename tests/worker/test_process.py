@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 
 from natproxy import messages
@@ -151,7 +150,7 @@ def test_a_worker_serves_five_hundred_routes(child: Running, node: socket.socket
     assert child.descriptors() < 40
 
 
-# What it tells.
+# What it does meanwhile.
 
 
 def test_idle_connections_are_closed_and_busy_ones_are_not(running: Running, node: socket.socket) -> None:
@@ -184,69 +183,6 @@ def test_many_connections_are_looked_after_in_several_turns(
         assert running.until_ended(port, 9).ended == {Outcome.IDLE: 9}
 
 
-def test_lines_for_the_log_are_told_only_where_they_are_wanted(running: Running, node: socket.socket) -> None:
-    port = running.serve(node)
-    running.order(messages.Policy(log_connections=False))
-    with connect(port), accept(node):
-        pass
-    running.until_ended(port, 1)
-    running.order(messages.Policy(log_connections=True))
-    with connect(port) as client, accept(node):
-        name = client.getsockname()
-    assert running.finish(port).client == f"127.0.0.1:{name[1]}"
-
-
-def test_a_controller_that_does_not_listen_costs_lines_but_no_counts(
-    node: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process, "TICK_SECONDS", 0.05)
-    monkeypatch.setattr(process, "_BACKLOG_BYTES", 1000)
-    with Running() as running:
-        assert running.worker is not None
-        running.worker._channel._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-        port = running.serve(node)
-        for _ in range(400):
-            client, inside = connect(port), accept(node)
-            client.sendall(b"x")
-            assert inside.recv(1) == b"x"
-            reset(client)
-            inside.close()
-        assert running.worker._channel.waiting_bytes < 200_000
-        dropped: list[int] = []
-
-        def are_all_told() -> bool:
-            dropped.extend(message.dropped_logs for message in running.said if isinstance(message, messages.Counts))
-            running.said.clear()
-            return running.totals.setdefault(port, Totals()).ended.total() == 400
-
-        running.until(are_all_told)
-        assert running.totals[port].client_bytes == 400
-        running.until(lambda: are_all_told() and sum(dropped) + len(running.finished) == 400)
-        assert sum(dropped) > 0
-
-
-def test_counts_wait_while_the_controller_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They add up in the worker; a message a second that nobody reads would add up in its memory."""
-    monkeypatch.setattr(process, "_BACKLOG_BYTES", 1000)
-    ours, theirs = socket.socketpair()
-    controller, channel = controller_end(ours), worker_end(theirs)
-    worker = process.Worker(channel)
-    worker.loop.watch(channel.fileno(), IN, worker)
-    while channel.waiting_bytes <= 1000:
-        channel.send(messages.DialFailed(1, "x" * 10_000, ""))
-    waiting = channel.waiting_bytes
-    worker._tick()
-    assert channel.waiting_bytes == waiting
-    while channel.wants_write:
-        controller.receive()
-        channel.flush()
-    worker._tick()
-    assert isinstance(controller.receive()[-1][0], messages.Counts)
-    worker.loop.close()
-    controller.close()
-    channel.close()
-
-
 def test_two_workers_share_a_port(node: socket.socket) -> None:
     with Running(is_process=True) as one, Running(is_process=True) as other, listen() as listening:
         port = listening.getsockname()[1]
@@ -267,6 +203,34 @@ def test_two_workers_share_a_port(node: socket.socket) -> None:
 
         other.until(are_all_told)
         assert mine.opened + its.opened == 41
+
+
+def test_many_orders_are_obeyed_in_turn_and_what_is_left_at_the_end_is_closed(
+    node: socket.socket,
+) -> None:
+    """500 new routes at once must not delay a byte."""
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    ours, theirs = socket.socketpair()
+    controller, channel = controller_end(ours), worker_end(theirs)
+    worker = process.Worker(channel)
+    worker.loop.watch(channel.fileno(), IN, worker)
+    most = max(process._READS_AT_ONCE, process._ORDERS_AT_ONCE)
+    ports = []
+    for _ in range(3 * most):
+        with listen() as listening:
+            ports.append(listening.getsockname()[1])
+            controller.send(served(ports[-1], node, sockets=1), [listening.fileno()])
+    obeyed = 0
+    while obeyed < len(ports) - most:
+        worker.loop.turn()
+        now_obeyed = len(worker._ports)
+        assert 0 < now_obeyed - obeyed <= 2 * process._ORDERS_AT_ONCE
+        obeyed = now_obeyed
+        assert list(worker._ports) == ports[:obeyed]
+    assert worker._orders
+    worker._close()
+    controller.close()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
 # How it ends.
@@ -387,12 +351,3 @@ def test_a_worker_in_a_thread_gives_back_all_it_had(node: socket.socket) -> None
             running.tell(messages.Stop(0.0))
             running.expect(messages.Stopped)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
-
-
-def test_a_worker_tells_nothing_of_a_port_where_nothing_happened(running: Running, node: socket.socket) -> None:
-    port = running.serve(node)
-    running.counts(port)
-    running.said.clear()
-    counts = running.expect(messages.Counts)
-    assert port not in {route.port for route in counts.routes}
-    assert msgspec.structs.asdict(counts).keys() == {"open", "routes", "accept_pauses", "dropped_logs", "sessions"}

@@ -6,6 +6,8 @@ What holds for every relay is tried with clear legs and with TLS; what is TLS's 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -18,9 +20,12 @@ from natproxy.model import Outcome
 from natproxy.worker import leg as leg_module
 from natproxy.worker import liveness, tlsleg
 from natproxy.worker.leg import BUFFER_BYTES, READS_PER_TURN, Leg
-from natproxy.worker.loop import ERROR, IN, OUT, READ_WRITE
+from natproxy.worker.loop import ERROR, HUP, IN, OUT, READ_WRITE
+from natproxy.worker.pipe import Pipe, Pipes
 from tests.worker.hand import MIXES, Joined, Mix, joined, receive, reset, settle, turn, turn_until
 from tests.worker.tlspeer import Peer
+
+EVERY = IN | OUT | ERROR | HUP
 
 ERROR_REPLY = b"-ERR max number of clients reached\r\n"
 SMALL = 1 << 18
@@ -221,6 +226,96 @@ def test_an_edge_that_comes_while_a_leg_may_not_read_is_not_lost(mix: Mix, first
         assert leg.received_bytes == before
         pair.expect(other, sent)
         assert pair.expect(other, len(last_words)) == last_words
+
+
+# Large and small.
+
+
+SIZES = (1, 16_383, 16_384, 16_385, 5, 300_000, 262_144, 262_145, 36, 1 << 20, (1 << 20) + 1, 7, 65_546, 65_546, 2)
+
+
+@SIDES
+@pytest.mark.parametrize("has_pipes", [True, False, None], ids=["pipes", "no pipe left", "no splicing"])
+def test_large_and_small_bursts_in_turns_are_whole(
+    mix: Mix, first: str, has_pipes: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leg_module, "PIPES", pipes := Pipes())
+    if has_pipes is False:
+        monkeypatch.setattr(pipes, "_left", 0)
+    if has_pipes is None:
+        monkeypatch.setattr(os, "splice", refuse)
+    with joined(mix) as pair:
+        one, other, leg, _ = ends_of(pair, first)
+        words = random.Random(4)
+        for size in SIZES * 2:
+            burst = words.randbytes(size)
+            left, got = memoryview(burst), bytearray()
+            while len(got) < size:
+                with contextlib.suppress(BlockingIOError):
+                    while left:
+                        left = left[one.send(left) :]
+                turn(pair.loop)
+                got += receive(other) or b""
+            assert got == burst
+            pair.send(other, burst[:3])
+            assert pair.expect(one, len(burst[:3])) == burst[:3]
+        assert leg.received_bytes == 2 * sum(SIZES)
+    pipes.close()
+
+
+def refuse(*_: object, **__: object) -> int:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@SIDES
+@pytest.mark.parametrize("end", ["read", "eof", "reset", "stop"])
+def test_what_stalls_in_a_pipe_is_kept_and_the_pipe_comes_back(
+    first: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leg_module, "PIPES", pipes := Pipes())
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with joined(receive_buffer=SMALL, send_buffer=SMALL) as pair:
+        one, other, leg, other_leg = ends_of(pair, first)
+        words = random.Random(5).randbytes(8 << 20)
+        left = memoryview(words)
+        while not isinstance(other_leg.pending, Pipe):
+            with contextlib.suppress(BlockingIOError):
+                left = left[one.send(left) :]
+            turn(pair.loop)
+        sent = len(words) - len(left)
+        assert 0 < len(other_leg.pending) <= BUFFER_BYTES
+        match end:
+            case "read":
+                assert pair.expect(other, sent) == words[:sent]
+                assert other_leg.pending is None
+            case "eof":
+                one.shutdown(socket.SHUT_WR)
+                assert pair.expect_to_the_end(other) == words[:sent]
+            case "reset":
+                reset(other)
+                turn_until(pair.loop, pair.outcome)
+            case "stop":
+                pair.relay.end(Outcome.STOPPED)
+        assert leg.received_bytes <= sent
+    pipes.close()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+@SIDES
+def test_urgent_bytes_stay_in_their_place_among_many_others(first: str) -> None:
+    """splice(2) never takes them, and stops before them."""
+    with joined() as pair:
+        one, other, _, _ = ends_of(pair, first)
+        words = random.Random(6).randbytes(400_000)
+        for _ in range(3):
+            got = bytearray()
+            pair.send(one, words)
+            assert isinstance(one, socket.socket)
+            one.send(b"!", socket.MSG_OOB)
+            pair.send(one, words)
+            while len(got) <= 2 * len(words):
+                got += pair.expect_some(other)
+            assert got == words + b"!" + words
 
 
 # Turns.
@@ -511,7 +606,7 @@ def test_what_came_before_the_start_is_moved(mix: Mix) -> None:
         pair.client.shutdown(socket.SHUT_WR)
         pair.node.send(b"banner")
         turn(pair.loop, 2)
-        pair.relay.start(client_is_readable=True, node_is_readable=True)
+        pair.relay.start(client_events=EVERY, node_events=EVERY)
         assert pair.expect_to_the_end(pair.node) == b"early"
         assert pair.expect(pair.client, 6) == b"banner"
         assert pair.outcome() is None
@@ -521,7 +616,7 @@ def test_an_end_that_came_before_the_start_ends_it(mix: Mix) -> None:
     with joined(mix, is_started=False) as pair:
         reset(pair.client)
         turn(pair.loop, 2)
-        pair.relay.start(client_is_readable=True, node_is_readable=True)
+        pair.relay.start(client_events=EVERY, node_events=EVERY)
         assert pair.outcome() is Outcome.CLIENT_RESET
         assert_reset(pair, pair.node)
 

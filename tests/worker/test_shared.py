@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from natproxy.model import Outcome
 from natproxy.worker import shared
 from natproxy.worker.access import Census
-from natproxy.worker.shared import SharedCounts, create_shared_counts, wipe
+from natproxy.worker.shared import NOBODY, Loads, SharedCounts, create_shared_counts, wipe
 
 
 @pytest.fixture
@@ -71,6 +71,61 @@ def test_a_limit_holds_for_all_workers_together(memory: int) -> None:
     assert workers[2].admit("other", "198.51.100.1", 1, 1) is Outcome.LIMIT
     for table in tables:
         table.close()
+
+
+def test_a_worker_is_there_from_when_it_comes_until_it_is_wiped(memory: int) -> None:
+    one, two, three = (Loads(memory, row) for row in range(3))
+    assert three.all() == (NOBODY, NOBODY, NOBODY)
+    for loads in (one, two):
+        loads.come()
+    two.tell(7)
+    assert three.all() == (0, 7, NOBODY)
+    assert three.pids() == (os.getpid(), os.getpid(), 0)
+    counts = SharedCounts(memory, 0)
+    counts.tell("a", 3)
+    wipe(memory, 1)
+    assert three.all() == (0, NOBODY, NOBODY)
+    other = SharedCounts(memory, 1)
+    assert other.elsewhere("a") == 3
+    for loads in (one, two, three):
+        loads.close()
+    for table in (counts, other):
+        table.close()
+
+
+def test_what_was_taken_over_is_told_to_its_sender_and_outlives_the_receiver(memory: int) -> None:
+    one, two, three = (Loads(memory, row) for row in range(3))
+    for _ in range(3):
+        two.take_over(0)
+    two.take_over(2)
+    three.take_over(0)
+    assert (one.taken(), two.taken(), three.taken()) == ((0, 3, 1), (0, 0, 0), (0, 1, 0))
+    wipe(memory, 1)
+    again = Loads(memory, 1)
+    again.take_over(0)
+    assert one.taken() == (0, 4, 1)
+    for loads in (one, two, three, again):
+        loads.close()
+
+
+@pytest.mark.parametrize("workers", [2, 3, 5, 16])
+def test_rows_do_not_overlap(workers: int) -> None:
+    fd = create_shared_counts(workers)
+    loads = [Loads(fd, row) for row in range(workers)]
+    tables = [SharedCounts(fd, row) for row in range(workers)]
+    for row in range(workers):
+        loads[row].come()
+        loads[row].tell(row + 1)
+        for other in range(workers):
+            loads[row].take_over(other)
+        tables[row].tell("a", 1)
+    assert loads[0].all() == tuple(range(1, workers + 1))
+    assert {one.taken() for one in loads} == {(1,) * workers}
+    assert [table.elsewhere("a") for table in tables] == [workers - 1] * workers
+    for row in range(workers):
+        loads[row].close()
+        tables[row].close()
+    os.close(fd)
 
 
 def test_two_runs_hash_differently() -> None:

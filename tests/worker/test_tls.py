@@ -755,7 +755,7 @@ def test_every_order_ends_a_connection_in_every_state_and_leaves_nothing_behind(
     totals = running.counts(port)
     assert (totals.open, totals.live) == (0, {})
     running.until(lambda: running.worker is not None and running.worker.handshakes.open == 0)
-    timers = [timer for _, _, timer in running.worker.loop._timers if timer.callback is not None]
+    timers = [timer for queue in running.worker.loop._delays.values() for timer in queue if timer.callback is not None]
     assert not [timer for timer in timers if timer.when - running.worker.loop.now > 20.0]
     if order != "Unserve":
         running.order(messages.Unserve(port, Outcome.GONE.value))

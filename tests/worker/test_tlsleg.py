@@ -161,11 +161,32 @@ def test_what_came_with_the_handshake_waits_for_a_peer_that_does_not_read() -> N
         with contextlib.suppress(BlockingIOError):
             while True:
                 stuffed += node.send(bytes(1 << 16))
-        pair.relay.start(client_is_readable=False, node_is_readable=False)
+        pair.relay.start(client_events=0, node_events=0)
         assert pair.relay.node.pending == b"early"
         peer.send(b" and later")
         pair.expect(pair.node, stuffed)
         assert pair.expect(pair.node, 15) == b"early and later"
+
+
+# Records.
+
+
+@EACH_VERSION
+@SIDES
+def test_records_that_come_together_are_all_moved_however_small(version: Version, first: str) -> None:
+    with joined(Mix(version, version)) as pair:
+        one, other = (pair.client, pair.node) if first == "client" else (pair.node, pair.client)
+        peer = tls_of(one)
+        for _ in range(3):
+            one.send(b"usual")
+            assert pair.expect(other, 5) == b"usual"
+            peer.plain.send(peer.seal(b"a") + peer.seal(b"b"))
+            assert pair.expect(other, 2) == b"ab"
+            second, third = peer.seal(b"c"), peer.seal(b"third")
+            peer.plain.send(second + third[:9])
+            assert pair.expect(other, 1) == b"c"
+            peer.plain.send(third[9:])
+            assert pair.expect(other, 5) == b"third"
 
 
 # Ends.

@@ -1,0 +1,130 @@
+"""What a worker tells the controller: counts, log lines, hints. I/O: writes to the channel.
+
+Nothing waits for the controller. While it does not listen, log lines are dropped (and counted), and counts add up until
+they can be told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections import Counter
+from collections.abc import Iterable
+
+from natproxy import messages
+from natproxy.channel import Channel
+from natproxy.errors import ChannelError
+from natproxy.model import Outcome
+from natproxy.worker.listener import Port, PortCounts
+from natproxy.worker.loop import IN, OUT, Loop
+
+_LOG_SECONDS = 0.05
+_LOG_AT_ONCE = 256
+_BACKLOG_BYTES = 8 * 1024 * 1024
+"""With so much unread by the controller, log lines are dropped rather than kept, and counts wait."""
+_REFUSALS_LOGGED = 10
+"""In a second, of each outcome: strangers can be turned away thousands of times a second, and must fill no disk."""
+
+
+class Reports:
+    """The way up. Whoever watches the channel keeps its events as ``watch_channel`` has set them."""
+
+    def __init__(self, loop: Loop, channel: Channel[messages.Down]) -> None:
+        self.logs_connections = True
+        self.accept_pauses = 0
+        """Since the last counts."""
+        self._loop = loop
+        self._channel = channel
+        self._channel_waits = False
+        self._finished: list[messages.FinishedConnection] = []
+        self._dropped_logs = 0
+        self._sessions: Counter[tuple[str, str, str, bool]] = Counter()
+        self._refusals: Counter[Outcome] = Counter()
+        """Of this second."""
+        self._last_counts: list[messages.RouteCounts] = []
+        """Of ports that are served no longer."""
+
+    def tell(self, message: messages.Up) -> None:
+        """Send a message, now or as soon as the controller reads."""
+        # A controller that is gone shows as EOF on the channel; a message to it is no loss.
+        with contextlib.suppress(ChannelError):
+            self._channel.send(message)
+        self.watch_channel()
+
+    def watch_channel(self) -> None:
+        """Wait for the channel to take more where something waits in it."""
+        if self._channel.wants_write is not self._channel_waits:
+            self._channel_waits = self._channel.wants_write
+            self._loop.rewatch(self._channel.fileno(), IN | OUT if self._channel_waits else IN)
+
+    def dial_failed(self, port: int, outcome: Outcome, detail: str) -> None:
+        """A hint: no address of this port answers."""
+        self.tell(messages.DialFailed(port, outcome.value, detail))
+
+    def dial_recovered(self, port: int) -> None:
+        """A hint: the port's node answers again."""
+        self.tell(messages.DialRecovered(port))
+
+    # Log lines.
+
+    def log_finished(self, finished: messages.FinishedConnection) -> None:
+        """Queue what the log will say of a connection."""
+        if self._channel.waiting_bytes > _BACKLOG_BYTES:
+            self._dropped_logs += 1
+            return
+        if not self._finished:
+            self._loop.call_later(_LOG_SECONDS, self.flush_log)
+        self._finished.append(finished)
+        if len(self._finished) >= _LOG_AT_ONCE:
+            self.flush_log()
+
+    def may_log_refusal(self, outcome: Outcome) -> bool:
+        """Say whether one more client that was turned away gets its line; count the line where not."""
+        self._refusals[outcome] += 1
+        if self._refusals[outcome] <= _REFUSALS_LOGGED:
+            return True
+        self._dropped_logs += self.logs_connections
+        return False
+
+    def flush_log(self) -> None:
+        """Tell what is queued."""
+        if self._finished:
+            finished, self._finished = self._finished, []
+            self.tell(messages.Finished(tuple(finished)))
+
+    # Counts.
+
+    def session_begun(self, side: str, tls: ssl.SSLObject) -> None:
+        """Count a TLS handshake that is done, by what was agreed on."""
+        cipher = tls.cipher()
+        self._sessions[side, tls.version() or "", cipher[0] if cipher else "", bool(tls.session_reused)] += 1
+
+    def port_gone(self, counts: PortCounts) -> None:
+        """Keep the last counts of a port that is served no longer, or never was."""
+        if (told := counts.take(0)) is not None:
+            self._last_counts.append(told)
+
+    def second_begins(self) -> None:
+        """Allow refusals their lines again."""
+        self._refusals.clear()
+
+    def tell_counts(self, ports: Iterable[Port], open_now: int, *, at_once: bool = False) -> None:
+        """Tell all counts, and start anew; where the controller is far behind only if it must be ``at_once``."""
+        if self._channel.waiting_bytes > _BACKLOG_BYTES and not at_once:
+            return
+        routes, self._last_counts = self._last_counts, []
+        for port in ports:
+            counts = port.counts.take(len(port.connections))
+            if counts is not None:
+                routes.append(counts)
+        self.tell(
+            messages.Counts(
+                open=open_now,
+                routes=tuple(routes),
+                accept_pauses=self.accept_pauses,
+                dropped_logs=self._dropped_logs,
+                sessions=tuple((*key, count) for key, count in self._sessions.items()),
+            )
+        )
+        self._sessions.clear()
+        self.accept_pauses = self._dropped_logs = 0

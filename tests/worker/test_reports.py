@@ -1,0 +1,113 @@
+"""What a worker tells its controller, and what it leaves untold while that does not listen."""
+
+from __future__ import annotations
+
+import socket
+
+import msgspec
+import pytest
+
+from natproxy import messages
+from natproxy.channel import controller_end, worker_end
+from natproxy.model import Outcome
+from natproxy.worker import process, reports
+from natproxy.worker.listener import PortCounts
+from natproxy.worker.loop import IN, Loop
+from natproxy.worker.reports import Reports
+from tests.worker.hand import reset
+from tests.worker.running import Running, Totals, accept, connect
+
+
+def test_lines_for_the_log_are_told_only_where_they_are_wanted(running: Running, node: socket.socket) -> None:
+    port = running.serve(node)
+    running.order(messages.Policy(log_connections=False))
+    with connect(port), accept(node):
+        pass
+    running.until_ended(port, 1)
+    running.order(messages.Policy(log_connections=True))
+    with connect(port) as client, accept(node):
+        name = client.getsockname()
+    assert running.finish(port).client == f"127.0.0.1:{name[1]}"
+
+
+def test_a_controller_that_does_not_listen_costs_lines_but_no_counts(
+    node: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(reports, "_BACKLOG_BYTES", 1000)
+    with Running() as running:
+        assert running.worker is not None
+        running.worker._channel._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        port = running.serve(node)
+        for _ in range(400):
+            client, inside = connect(port), accept(node)
+            client.sendall(b"x")
+            assert inside.recv(1) == b"x"
+            reset(client)
+            inside.close()
+        assert running.worker._channel.waiting_bytes < 200_000
+        dropped: list[int] = []
+
+        def are_all_told() -> bool:
+            dropped.extend(message.dropped_logs for message in running.said if isinstance(message, messages.Counts))
+            running.said.clear()
+            return running.totals.setdefault(port, Totals()).ended.total() == 400
+
+        running.until(are_all_told)
+        assert running.totals[port].client_bytes == 400
+        running.until(lambda: are_all_told() and sum(dropped) + len(running.finished) == 400)
+        assert sum(dropped) > 0
+
+
+def test_counts_wait_while_the_controller_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They add up in the worker; a message a second that nobody reads would add up in its memory."""
+    monkeypatch.setattr(reports, "_BACKLOG_BYTES", 1000)
+    ours, theirs = socket.socketpair()
+    controller, channel = controller_end(ours), worker_end(theirs)
+    worker = process.Worker(channel)
+    worker.loop.watch(channel.fileno(), IN, worker)
+    while channel.waiting_bytes <= 1000:
+        channel.send(messages.DialFailed(1, "x" * 10_000, ""))
+    waiting = channel.waiting_bytes
+    worker._tick()
+    assert channel.waiting_bytes == waiting
+    while channel.wants_write:
+        controller.receive()
+        channel.flush()
+    worker._tick()
+    assert isinstance(controller.receive()[-1][0], messages.Counts)
+    worker.loop.close()
+    controller.close()
+    channel.close()
+
+
+def test_a_worker_tells_nothing_of_a_port_where_nothing_happened(running: Running, node: socket.socket) -> None:
+    port = running.serve(node)
+    running.counts(port)
+    running.said.clear()
+    counts = running.expect(messages.Counts)
+    assert port not in {route.port for route in counts.routes}
+    assert msgspec.structs.asdict(counts).keys() == {"open", "routes", "accept_pauses", "dropped_logs", "sessions"}
+
+
+def test_refusals_get_so_many_lines_a_second_for_each_reason() -> None:
+    ours, theirs = socket.socketpair()
+    controller, channel, loop = controller_end(ours), worker_end(theirs), Loop()
+    told = Reports(loop, channel)
+    most = reports._REFUSALS_LOGGED
+    assert [told.may_log_refusal(Outcome.LIMIT) for _ in range(most + 2)] == [True] * most + [False] * 2
+    assert told.may_log_refusal(Outcome.NOT_ALLOWED)
+    told.second_begins()
+    assert told.may_log_refusal(Outcome.LIMIT)
+    lost = PortCounts(6379)
+    lost.ended[Outcome.ROUTE_REMOVED] += 1
+    told.port_gone(lost)
+    told.port_gone(lost)  # nothing is left to tell of it
+    for expected in ((2, [6379]), (0, [])):
+        told.tell_counts([], 0)
+        ((counts, _),) = controller.receive()
+        assert isinstance(counts, messages.Counts)
+        assert (counts.dropped_logs, [route.port for route in counts.routes]) == expected
+    loop.close()
+    controller.close()
+    channel.close()
