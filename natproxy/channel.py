@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import itertools
 import os
 import socket
 from collections import deque
@@ -89,13 +90,15 @@ class Channel(Generic[T]):
             else:
                 self._outgoing[0] = (frame[sent:], ())
 
-    def receive(self) -> list[tuple[T, list[int]]]:
+    def receive(self, reads: int | None = None) -> list[tuple[T, list[int]]]:
         """Return the messages that have arrived, each with the descriptors that belong to it (now the caller's).
 
-        Raises ChannelError where the framing is broken, and at EOF, once what came before has been returned.
+        ``reads`` bounds how often the kernel is asked (a message with descriptors takes one read for itself); None =
+        until there is nothing more. Raises ChannelError where the framing is broken, and at EOF, once what came before
+        has been returned.
         """
         if self._end is None:
-            self._read_all()
+            self._read(reads)
         messages: list[tuple[T, list[int]]] = []
         try:
             self._take_frames(messages)
@@ -119,8 +122,8 @@ class Channel(Generic[T]):
             messages.append(self._decode(body))
         del self._incoming[:start]
 
-    def _read_all(self) -> None:
-        while True:
+    def _read(self, reads: int | None) -> None:
+        for _ in itertools.count() if reads is None else range(reads):
             try:
                 data, ancillary, flags, _ = self._sock.recvmsg(
                     _READ_BYTES, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC

@@ -226,6 +226,21 @@ def test_frames_that_arrive_byte_by_byte_are_put_together(raw: tuple[socket.sock
     assert worker.receive() == []
 
 
+def test_a_receiver_may_take_little_at_once(
+    pair: tuple[Channel[messages.Up], Channel[messages.Down]], files: list[int]
+) -> None:
+    controller, worker = pair
+    for number, fd in enumerate(files):
+        controller.send(serve(number, sockets=1), [fd])
+    came: list[list[int]] = []
+    for _ in range(3):
+        received = worker.receive(2)
+        came.append([message.port for message, _ in received if isinstance(message, messages.Serve)])
+        for _, fds in received:
+            os.close(fds[0])
+    assert came == [[0, 1], [2, 3], []]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 400), max_size=20))
 def test_frames_are_put_together_however_they_were_cut(cuts: list[int]) -> None:

@@ -236,8 +236,8 @@ class Config(Written):
 
     @property
     def worker_count(self) -> int:
-        """How many workers run; ``auto`` = one for each processor of this host."""
-        return (os.cpu_count() or 1) if self.workers == "auto" else self.workers
+        """How many workers run; ``auto`` = one for each processor that this process may use."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
 
     @property
     def is_loopback_only(self) -> bool:

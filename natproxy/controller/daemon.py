@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from natproxy import __version__
 from natproxy.config import Config, load_config
+from natproxy.controller.children import Spawner, give_way
 from natproxy.controller.desk import Desk
 from natproxy.controller.engine import Engine
 from natproxy.controller.linewriter import LineWriter
@@ -43,9 +44,12 @@ def run(path: Path) -> int:
     config = load_config(path)
     _allow_many_sockets()
     _leave_no_core()
+    spawner = Spawner()
+    give_way()  # before any other thread is started
     with LineWriter(sys.stderr) as log:
         set_up_logs(config.log.format, config.log.level, stream=log)
-        return uvloop.run(Daemon(config, exit_at_once=lambda: _exit_at_once(log)).run())
+        daemon = Daemon(config, spawner=spawner, exit_at_once=lambda: _exit_at_once(log))
+        return uvloop.run(daemon.run())
 
 
 def _exit_at_once(log: LineWriter) -> NoReturn:
@@ -73,9 +77,11 @@ class Daemon:
         config: Config,
         environ: Mapping[str, str] = os.environ,
         *,
+        spawner: Spawner | None = None,
         exit_at_once: Callable[[], NoReturn] = lambda: os._exit(1),
     ) -> None:
         self._config = config
+        self._spawner = spawner
         self._exit_at_once = exit_at_once
         self._notifier = Notifier(environ)
         self._metrics = Metrics(__version__, CollectorRegistry())
@@ -112,7 +118,13 @@ class Daemon:
             event(_log, logging.WARNING, "config warns", detail=warning)
         state_file, state = _load_state(config.state_dir)
         self._engine = engine = Engine(
-            config, state_file, state, metrics=self._metrics, notifier=self._notifier, tasks=self._tasks
+            config,
+            state_file,
+            state,
+            metrics=self._metrics,
+            notifier=self._notifier,
+            tasks=self._tasks,
+            spawner=self._spawner,
         )
         self._admin = Admin(Desk(engine))
         await self._open_admin(self._admin)

@@ -22,12 +22,12 @@ class Desk:
 
     def health(self) -> tuple[bool, str]:
         """Say whether the controller and its workers answer."""
-        workers, wanted = self._engine.workers, self._engine.config.worker_count
+        workers = self._engine.workers
         silent = workers.silent()
         if silent:
             return False, f"worker {silent[0]} does not answer"
-        if workers.running < wanted:
-            return False, f"{workers.running} of {wanted} workers run"
+        if workers.running < workers.count:
+            return False, f"{workers.running} of {workers.count} workers run"
         return True, "ok"
 
     def readiness(self) -> tuple[bool, str]:

@@ -13,6 +13,7 @@ import logging
 from natproxy import messages
 from natproxy.config import Config, kept_until_restart, load_config
 from natproxy.controller.changes import Change
+from natproxy.controller.children import Spawner
 from natproxy.controller.credentials import Credentials, between
 from natproxy.controller.documents import ReloadVerdict
 from natproxy.controller.knowledge import Knowledge
@@ -52,13 +53,14 @@ class Engine:
         metrics: Metrics,
         notifier: Notifier,
         tasks: TaskOwner,
+        spawner: Spawner | None = None,
     ) -> None:
         self.config = config
         self.metrics = metrics
         self.knowledge = Knowledge(config, state_file, state, on_save_failure=metrics.record_state_save_failure)
         self.credentials = Credentials(metrics.tls)
         self.sockets = Sockets(config.listen.address)
-        self.workers = Workers(config.worker_count, self._heard, self._lost)
+        self.workers = Workers(config.worker_count, self._heard, self._lost, spawner=spawner)
         self.serving = Serving(self.knowledge, self.sockets, self.workers)
         self.names = Names(config.resolver, self._name_answered)
         self.discovery = Discovery(

@@ -15,10 +15,11 @@ import msgspec
 
 from natproxy import messages
 from natproxy.channel import Channel, controller_end
+from natproxy.controller.children import Child, Spawner
 from natproxy.controller.logs import event
 from natproxy.errors import ChannelError, NatproxyError
 from natproxy.tasks import TaskOwner
-from natproxy.worker.shared import create_shared_counts, wipe
+from natproxy.worker.spread import Commons
 
 _log = logging.getLogger(__name__)
 
@@ -43,18 +44,16 @@ Served = tuple[messages.Serve, Sequence[socket.socket]]
 class Worker:
     """One child process, as the controller sees it."""
 
-    def __init__(
-        self, number: int, row: int, process: asyncio.subprocess.Process, channel: Channel[messages.Up]
-    ) -> None:
+    def __init__(self, number: int, row: int, process: Child, channel: Channel[messages.Up]) -> None:
         self.number = number
         self.row = row
-        """Its table of the shared counts; a worker that replaces it takes the same."""
+        """Its place in what workers share; a worker that replaces it takes the same."""
         self.process = process
         self.channel = channel
         self.is_ready = asyncio.Event()
         """Set too when it has ended: nobody need wait any longer."""
         self.status: int | None = None
-        """How it ended, as subprocess.Popen.returncode tells it; None while it runs."""
+        """How it ended (``Child.returncode``); None while it runs, or until ``_reap`` has taken note."""
         self.has_stopped = False
         self.heard_at = asyncio.get_running_loop().time()
         self.is_writing = False
@@ -65,15 +64,21 @@ class Worker:
 class Workers:
     """Keeps ``count`` workers running and tells each of them the same.
 
-    ``command`` is what runs one; the descriptor of its channel is appended, and with several workers that of the counts
-    they share, and the row that is its own.
+    ``command`` is what runs one; the descriptor of its channel is appended, and with several workers what they share
+    (``Commons.handed_to``). ``spawner`` is this object's to close.
     """
 
     def __init__(
-        self, count: int, on_message: OnMessage, on_loss: OnLoss, command: Sequence[str] = WORKER_COMMAND
+        self,
+        count: int,
+        on_message: OnMessage,
+        on_loss: OnLoss,
+        command: Sequence[str] = WORKER_COMMAND,
+        spawner: Spawner | None = None,
     ) -> None:
-        self._count = count
+        self.count = count
         self._command = command
+        self._spawner = spawner or Spawner()
         self._on_message = on_message
         self._on_loss = on_loss
         self._workers: dict[int, Worker] = {}
@@ -83,8 +88,8 @@ class Workers:
         self._tls: messages.Tls | None = None
         self._is_stopping = False
         self._starting: Worker | None = None
-        self._counts = create_shared_counts(count) if count > 1 else None
-        """Memory in which several workers count connections together: a limit holds for the whole."""
+        self._commons = Commons(count) if count > 1 else None
+        """What several workers share. What a dead one has not taken out of its inbox is its successor's."""
         self._looked_at = float("-inf")
         self._tasks = TaskOwner(lambda name, error: event(_log, logging.ERROR, "task failed", task=name, error=error))
 
@@ -100,9 +105,9 @@ class Workers:
 
     async def start(self) -> None:
         """Start all and wait until each is ready. Raises NatproxyError."""
-        for row in range(self._count):
+        for row in range(self.count):
             try:
-                self._starting = worker = await self._spawn(row)
+                self._starting = worker = self._spawn(row)
                 async with asyncio.timeout(START_SECONDS):
                     await worker.is_ready.wait()
             except OSError as error:  # TimeoutError is one
@@ -114,18 +119,14 @@ class Workers:
                 raise NatproxyError(message)
         self._starting = None
 
-    async def _spawn(self, row: int) -> Worker:
+    def _spawn(self, row: int) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        shared = () if self._counts is None else (self._counts, row)
+        shared, fds = ([], []) if self._commons is None else self._commons.handed_to(row)
         try:
             with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    *self._command,
-                    *map(str, (theirs.fileno(), *shared)),
-                    pass_fds=[theirs.fileno(), *shared[:1]],
-                    stdin=asyncio.subprocess.DEVNULL,
-                    env=_worker_environ(os.environ),
-                )
+                channel = theirs.fileno()
+                command = [*self._command, *map(str, (channel, *shared))]
+                process = self._spawner.start(command, pass_fds=[channel, *fds], env=_worker_environ(os.environ))
         except BaseException:
             ours.close()
             raise
@@ -136,11 +137,8 @@ class Workers:
         self._send(worker, self._policy)
         if self._tls is not None:  # before any port that needs it
             self._send(worker, self._tls)
-        if self._is_stopping:  # it was asked for before the stop
-            self._send(worker, messages.Stop(0.0))
-        else:
-            for serve, sockets in self._served.values():
-                self._send(worker, serve, sockets)
+        for serve, sockets in self._served.values():
+            self._send(worker, serve, sockets)
         self._tasks.start(f"wait for worker {worker.number}", self._reap(worker))
         return worker
 
@@ -161,7 +159,7 @@ class Workers:
             if self._is_stopping:
                 return
             try:
-                await self._spawn(row)
+                self._spawn(row)
             except OSError as error:
                 event(_log, logging.ERROR, "worker not started, it will be tried again", error=error)
             else:
@@ -171,8 +169,8 @@ class Workers:
         if self._workers.pop(worker.number, None) is not None:
             self._stop_watching(worker)
             worker.channel.close()
-            if self._counts is not None:
-                wipe(self._counts, worker.row)
+            if self._commons is not None:
+                self._commons.forget(worker.row)
 
     def _stop_watching(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
@@ -235,8 +233,7 @@ class Workers:
             asyncio.get_running_loop().call_later(KILL_SECONDS, self._kill, worker)
 
     def _kill(self, worker: Worker) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            worker.process.kill()
+        worker.process.kill()
 
     def kill_silent(self) -> None:
         """Kill workers that hang; they are replaced as any that died. To be called about once a second."""
@@ -302,9 +299,10 @@ class Workers:
         await self._tasks.cancel_all()
         for worker in list(self._workers.values()):
             self._forget(worker)
-        if self._counts is not None:
-            os.close(self._counts)
-            self._counts = None
+        self._spawner.close()
+        if self._commons is not None:
+            self._commons.close()
+            self._commons = None
 
     async def _all_ended(self) -> None:
         while processes := [worker.process for worker in self._workers.values() if worker.status is None]:

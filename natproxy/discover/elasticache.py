@@ -111,6 +111,7 @@ class ElastiCache:
 
 
 def _be_nice() -> None:
-    """On Linux niceness belongs to a thread, by its native id."""
+    """On Linux niceness belongs to a thread, by its native id; what starts this one may be nicer already."""
+    thread = threading.get_native_id()
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))

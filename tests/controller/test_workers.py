@@ -10,6 +10,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ import uvloop
 from natproxy import channel as channel_module
 from natproxy import messages
 from natproxy.controller import workers as workers_module
+from natproxy.controller.children import Child, Spawner
 from natproxy.controller.logs import TextFormatter
 from natproxy.controller.workers import SILENT_SECONDS, WORKER_COMMAND, Workers
 from natproxy.errors import NatproxyError
@@ -326,16 +328,16 @@ async def test_a_worker_that_closes_its_channel_and_lives_on_is_killed(monkeypat
 async def test_a_worker_that_cannot_be_replaced_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real, refusals = asyncio.create_subprocess_exec, iter([True, True, False])
+    real, refusals = Spawner.start, iter([True, True, False])
 
-    async def create(*arguments: str, **options: object) -> asyncio.subprocess.Process:
+    def start(spawner: Spawner, command: Sequence[str], **options: Any) -> Child:
         if next(refusals, False):
             raise BlockingIOError(11, "Resource temporarily unavailable")
-        return await real(*arguments, **options)  # type: ignore[arg-type]
+        return real(spawner, command, **options)
 
     async with staged() as stage:
         stage.workers.serve(stage.serve(), [stage.listening])
-        monkeypatch.setattr(asyncio, "create_subprocess_exec", create)
+        monkeypatch.setattr(Spawner, "start", start)
         ((_, pid),) = stage.workers.pids().items()
         os.kill(pid, signal.SIGKILL)
         await stage.next_loss()
@@ -446,26 +448,17 @@ async def test_a_worker_that_ignores_the_stop_is_killed(monkeypatch: pytest.Monk
         assert stage.lost.empty()
 
 
-async def test_a_successor_that_comes_up_during_the_stop_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked, go = asyncio.create_subprocess_exec, asyncio.Event(), asyncio.Event()
-
-    async def create(*arguments: str, **options: object) -> asyncio.subprocess.Process:
-        asked.set()
-        await go.wait()
-        return await real(*arguments, **options)  # type: ignore[arg-type]
-
+async def test_no_successor_comes_up_once_the_stop_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers_module, "KILL_SECONDS", 0.5)
     async with staged(2) as stage:
         stage.workers.serve(stage.serve(), [stage.listening])
-        monkeypatch.setattr(asyncio, "create_subprocess_exec", create)
-        os.kill(stage.workers.pids()[1], signal.SIGKILL)
-        os.kill(stage.workers.pids()[2], signal.SIGSTOP)  # so that the stop takes its time
-        await asyncio.wait_for(asked.wait(), 20)
-        stopping = asyncio.get_running_loop().create_task(stage.workers.stop(0.0))
-        await asyncio.sleep(0)
-        go.set()
-        await asyncio.wait_for(stopping, 20)
+        first = dict(stage.workers.pids())
+        os.kill(first[2], signal.SIGSTOP)  # so that the stop takes its time
+        os.kill(first[1], signal.SIGKILL)
+        await stage.next_loss()  # its successor is due in a moment
+        await asyncio.wait_for(stage.workers.stop(0.0), 20)
         assert stage.workers.running == 0
+        assert next(stage.workers._numbers) == 3
 
 
 async def test_all_can_be_ended_at_once() -> None:

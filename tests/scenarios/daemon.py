@@ -292,8 +292,12 @@ class Daemon:
 
     def resident_bytes(self) -> int:
         """The memory its workers hold."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) for pid in self.workers())
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return sum(map(resident_bytes, self.workers()))
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def wait_for_end(pid: int) -> None:
