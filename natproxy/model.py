@@ -285,6 +285,8 @@ class Outcome(StrEnum):
     STOPPED = "stopped"
     INTERNAL = "internal"
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, and every connection is counted by its outcome
+
 
 class HandshakeFailure(StrEnum):
     """Why a TLS handshake failed: a closed list, used as a metric label and in the log."""

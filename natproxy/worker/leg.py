@@ -19,7 +19,6 @@ read is not lost: ``is_readable`` remembers it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
@@ -296,9 +295,10 @@ class Leg:
 
     def shut_write(self) -> None:
         """Tell this socket's peer that nothing more will come."""
-        # ENOTCONN: reset meanwhile; its own event tells.
-        with contextlib.suppress(OSError):
+        try:
             self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return  # ENOTCONN: reset meanwhile; its own event tells
 
     def say_goodbye(self) -> None:
         """Say what the protocol says before a FIN: nothing. What does not go waits in ``pending``."""
@@ -383,17 +383,18 @@ class Leg:
 class LastWords:
     """Delivers what a leg said before it broke, then resets the other one: a reset now would throw it away."""
 
-    __slots__ = ("_error", "_left", "_leg", "_progress_at")
+    __slots__ = ("_error", "_left", "_leg", "_progress_at", "_relay")
 
     def __init__(self, leg: Leg, error: OSError) -> None:
         self._leg = leg
+        self._relay = leg.relay
         self._error = error
         self._left = -1
         self._progress_at = leg.relay.loop.now
 
     def look(self) -> None:
         """End the relay, or look again in a while."""
-        relay = self._leg.relay
+        relay = self._relay
         if relay.is_over:
             return
         left = self._leg.unheard_bytes()

@@ -311,7 +311,7 @@ class PortCounts:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._live: Counter[Address] = Counter()
+        self._live: defaultdict[Address, int] = defaultdict(int)
         self._start()
 
     def _start(self) -> None:

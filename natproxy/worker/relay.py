@@ -145,3 +145,11 @@ class Relay:
             self.loop.forget(leg.fd)
             leg.close(is_reset=is_reset)
         self._on_end(outcome, detail)
+        # Whoever called this may yet look at the legs.
+        self.loop.again(self._dissolve)
+
+    def _dissolve(self) -> None:
+        """Let go of each other: nobody else knows this relay, and its memory is free without the collector."""
+        del self._on_end
+        for leg in (self.client, self.node):
+            del leg.peer, leg.relay

@@ -372,23 +372,24 @@ class TlsLeg(Leg):
                 with contextlib.suppress(OSError):
                     self.sock.send(data)
         super().close(is_reset=is_reset)
-        # The legs and their relay are garbage only once the collector comes by; OpenSSL's tens of KiB go now.
+        # Whatever else still knows this leg: OpenSSL's tens of KiB go now.
         del self._tls, self._encrypt, self._read, self._feed, self._incoming, self._outgoing
 
 
 class Closing:
     """Ends the relay of a leg that was told of the end, once it is quiet and has taken all."""
 
-    __slots__ = ("_leg", "_quiet_since", "_received")
+    __slots__ = ("_leg", "_quiet_since", "_received", "_relay")
 
     def __init__(self, leg: TlsLeg) -> None:
         self._leg = leg
+        self._relay = leg.relay
         self._received = -1
         self._quiet_since = leg.relay.loop.now
 
     def look(self) -> None:
         """End the relay, or look again in a while."""
-        leg, relay = self._leg, self._leg.relay
+        leg, relay = self._leg, self._relay
         if relay.is_over:
             return
         has_work = leg.pending is not None or leg.peer.pending is not None or liveness.queued_bytes(leg.sock)

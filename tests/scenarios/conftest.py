@@ -7,7 +7,7 @@ import resource
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +16,9 @@ from tests.scenarios.peers import closing_all
 from tests.scenarios.waiting import eventually
 from tests.standins.cloud import Cloud
 from tests.standins.echo import EchoNodes
+
+if TYPE_CHECKING:  # they make use of what stands here
+    from tests.scenarios.ways import House, Houses
 
 
 class Natproxies:
@@ -94,6 +97,29 @@ def module_natproxy() -> Iterator[Natproxies]:
     """For one that all tests of a module share, or that needs long for something and may do so beside the others."""
     with some_natproxies() as natproxies:
         yield natproxies
+
+
+@pytest.fixture(scope="package")
+def houses() -> Iterator[Houses]:
+    """Daemons that many tests share, with a port for every way that bytes can take."""
+    from tests.scenarios.ways import Houses
+
+    with some_natproxies() as natproxies, Houses(natproxies) as made:
+        yield made
+
+
+@pytest.fixture
+def house(houses: Houses, workers: int) -> House:
+    """The daemon with so many workers."""
+    return houses.of(workers)
+
+
+@pytest.fixture
+def tidy_house(house: House) -> Iterator[House]:
+    """The same; in the end it holds no descriptor more than at first."""
+    with closing_all():
+        yield house
+    house.wait_until_left()
 
 
 @pytest.fixture

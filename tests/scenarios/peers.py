@@ -62,6 +62,10 @@ class Talk:
         """Send all of it."""
         self.sock.sendall(data)
 
+    def seal(self, data: bytes) -> bytes:
+        """Return what has to be sent over ``sock`` to say this next."""
+        return data
+
     def receive(self, count: int) -> bytes:
         """Receive what is there, so many bytes at most; b"" at the end."""
         return self.sock.recv(count)
@@ -142,13 +146,11 @@ def is_refused(ip: str, port: int) -> bool:
 class PlainNode:
     """A node that is nothing but a listening socket on an address of its own: the test accepts, and talks."""
 
-    def __init__(self, port: int = NODE_PORT, *, receive_bytes: int | None = None) -> None:
+    def __init__(self, port: int = NODE_PORT) -> None:
         self._claim = OwnAddress()
         self.ip, self.port = self._claim.ip, port
         self._listening = socket.socket()
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if receive_bytes is not None:
-            self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self._listening.bind((self.ip, port))
         self._listening.listen(128)
         self._listening.settimeout(PATIENCE_SECONDS)
@@ -165,6 +167,11 @@ class PlainNode:
     def is_dialled(self) -> bool:
         """Whether a connection waits to be taken."""
         return bool(select.select([self._listening], [], [], 0)[0])
+
+    def turn_away(self) -> None:
+        """Close whoever waits to be taken."""
+        while self.is_dialled():
+            self._listening.accept()[0].close()
 
     def leave(self) -> None:
         """Listen no more; what was accepted lives on."""

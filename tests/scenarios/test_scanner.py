@@ -21,7 +21,7 @@ from tests.standins.certificates import Authority
 from tests.standins.echo import EchoNodes
 
 SCANNER = Path(sys.prefix) / "scanner"
-"""The virtual environment that .ci/scanner makes."""
+"""The virtual environment that `make scanner` makes."""
 HOST = "cache.example.com"
 COMMANDS = (
     *("certinfo", "sslv2", "sslv3", "tlsv1", "tlsv1_1", "tlsv1_2", "tlsv1_3", "elliptic_curves", "ems", "compression"),

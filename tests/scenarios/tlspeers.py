@@ -132,6 +132,8 @@ class TlsTalk(Talk):
         self._lock = threading.Lock()
         """OpenSSL takes one caller at a time."""
         self._sending = threading.Lock()
+        self._early = bytearray()
+        """Heard before the goodbye was said, and not asked for yet."""
         self._until_done(self.tls.do_handshake)
 
     def _until_done(self, act: Callable[[], T]) -> T:
@@ -167,17 +169,25 @@ class TlsTalk(Talk):
         view = memoryview(data)
         for start in range(0, len(data), SLICE_BYTES):
             with self._sending:
-                with self._lock:
-                    self.tls.write(view[start : start + SLICE_BYTES])
-                    sealed = self._outgoing.read()
-                self.sock.sendall(sealed)
+                self.sock.sendall(self.seal(view[start : start + SLICE_BYTES]))
+
+    def seal(self, data: bytes | memoryview) -> bytes:
+        """Return what has to be sent over ``sock`` to say this next."""
+        with self._lock:
+            self.tls.write(data)
+            return self._outgoing.read()
 
     def receive(self, count: int) -> bytes:
         """Receive what is there; b"" at close_notify, SSLEOFError at a FIN without one."""
         try:
-            return self._until_done(lambda: self.tls.read(count))
+            return self._until_done(lambda: self._take_early(count) or self.tls.read(count))
         except ssl.SSLZeroReturnError:
             return b""
+
+    def _take_early(self, count: int) -> bytes:
+        early = bytes(self._early[:count])
+        del self._early[:count]
+        return early
 
     def finish(self) -> None:
         """Say close_notify and FIN, but go on listening."""
@@ -186,8 +196,13 @@ class TlsTalk(Talk):
 
     def say_goodbye(self) -> None:
         """Say close_notify, but no FIN."""
-        with contextlib.suppress(ssl.SSLWantReadError), self._lock:
-            self.tls.unwrap()
+        with self._lock:
+            # It looks for the other's goodbye at once, and throws away what comes before.
+            with contextlib.suppress(ssl.SSLError):
+                while early := self.tls.read(SLICE_BYTES):
+                    self._early += early
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.tls.unwrap()
         self._flush()
 
     def finish_bare(self) -> None:
@@ -207,8 +222,8 @@ class TlsTalk(Talk):
 class TlsNode(PlainNode):
     """A node that speaks TLS: the test accepts, and talks. ``context`` may be changed for the next connections."""
 
-    def __init__(self, context: ssl.SSLContext, *, receive_bytes: int | None = None) -> None:
-        super().__init__(receive_bytes=receive_bytes)
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__()
         self.context = context
 
     def accept(self) -> TlsTalk:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 
 from tests.standins.loop import LoopThread
 
 CHUNK_BYTES = 64 * 1024
+BACKLOG = 1024
 
 
 class EchoNodes:
@@ -29,9 +31,9 @@ class EchoNodes:
             self.close(address, port)
         self._thread.stop()
 
-    def open(self, address: str, port: int) -> None:
-        """Listen and echo there; port 0 is any that is free."""
-        self._thread.call(self._open((address, port)))
+    def open(self, address: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Listen and echo there, over TLS with ``tls``; port 0 is any that is free."""
+        self._thread.call(self._open((address, port), tls))
 
     def close(self, address: str, port: int) -> None:
         """Stop listening there, and cut its connections."""
@@ -45,11 +47,11 @@ class EchoNodes:
         """How many connections were accepted there so far."""
         return self._accepted[address, port]
 
-    async def _open(self, asked: tuple[str, int]) -> None:
+    async def _open(self, asked: tuple[str, int], tls: ssl.SSLContext | None) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._echo(writer.get_extra_info("sockname"), reader, writer)
 
-        server = await asyncio.start_server(serve, *asked)
+        server = await asyncio.start_server(serve, *asked, ssl=tls, backlog=BACKLOG)
         self._servers[server.sockets[0].getsockname()] = server
 
     async def _close(self, where: tuple[str, int]) -> None:
@@ -69,7 +71,7 @@ class EchoNodes:
             while chunk := await reader.read(CHUNK_BYTES):
                 writer.write(chunk)
                 await writer.drain()
-        except (ConnectionError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):
             writer.transport.abort()
         finally:
             del self._tasks[task]

@@ -416,8 +416,8 @@ def test_equal_addresses_take_turns_and_those_avoided_still_come_last(port: Port
 
 def test_a_failure_is_told_once_a_second(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(port.worker, "tell_dial_failed", lambda number, outcome, detail: told.append(detail))
-    monkeypatch.setattr(port.worker, "tell_dial_recovered", lambda number: told.append("recovered"))
+    monkeypatch.setattr(port.worker.reports, "dial_failed", lambda number, outcome, detail: told.append(detail))
+    monkeypatch.setattr(port.worker.reports, "dial_recovered", lambda number: told.append("recovered"))
     for detail in ("first", "too soon"):
         port.dial_failed(Outcome.REFUSED, detail)
     port.loop.now += 1.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import random
 import socket
@@ -22,7 +23,8 @@ from natproxy.worker import liveness, tlsleg
 from natproxy.worker.leg import BUFFER_BYTES, READS_PER_TURN, Leg
 from natproxy.worker.loop import ERROR, HUP, IN, OUT, READ_WRITE
 from natproxy.worker.pipe import Pipe, Pipes
-from tests.worker.hand import MIXES, Joined, Mix, joined, receive, reset, settle, turn, turn_until
+from natproxy.worker.relay import Relay
+from tests.worker.hand import MIXES, Joined, Mix, Nobody, joined, receive, reset, settle, turn, turn_until
 from tests.worker.tlspeer import Peer
 
 EVERY = IN | OUT | ERROR | HUP
@@ -628,6 +630,31 @@ def test_end_closes_both_sockets_once_and_says_so_once(mix: Mix) -> None:
         assert pair.ends == [(Outcome.IDLE, "for once")]
         assert (receive(pair.client), receive(pair.node)) == (b"", b"")
         assert pair.relay.client.sock.fileno() == pair.relay.node.sock.fileno() == -1
+
+
+def test_nothing_of_a_relay_waits_for_the_collector(mix: Mix) -> None:
+    def count() -> int:
+        return sum(isinstance(one, (Leg, Relay)) for one in gc.get_objects())
+
+    with joined(mix) as pair:
+        one, other = socket.socketpair()
+        gc.collect()
+        gc.disable()
+        try:
+            before = count()
+            pair.loop.watch(one.fileno(), READ_WRITE, Nobody())
+            pair.loop.watch(other.fileno(), READ_WRITE, Nobody())
+            Relay(pair.loop, one, other, lambda *_: None).end(Outcome.STOPPED)
+            turn(pair.loop)
+            assert count() == before
+            pair.client.send(b"PING\r\n")
+            pair.expect(pair.node, 6)
+            pair.relay.end(Outcome.STOPPED)
+            turn(pair.loop)
+            pair.relay = Relay(pair.loop, *socket.socketpair(), lambda *_: None)
+            assert count() == before
+        finally:
+            gc.enable()
 
 
 @SIDES
