@@ -139,9 +139,11 @@ def test_five_thousand_idle_connections_live_are_counted_and_leave_nothing_behin
     first_there = be_idle(house, count)
     wait_until_nobody_is_there(house)
     if workers == 1:  # where two share the work, one may have more of it in the second round
-        there = be_idle(house, count)
-        assert not there.has_grown(first_there, count * MOST_LEFT_OF_ONE_BYTES), (first_there, there)
-        wait_until_nobody_is_there(house)
+        held = [first_there]
+        while len(held) < 2 or (len(held) < 4 and held[-1].has_grown(held[-2], count * MOST_LEFT_OF_ONE_BYTES)):
+            held.append(be_idle(house, count))  # the allocator may need a second round to settle; a leak never does
+            wait_until_nobody_is_there(house)
+        assert not held[-1].has_grown(held[-2], count * MOST_LEFT_OF_ONE_BYTES), held
 
 
 def test_out_of_descriptors_in_the_middle_of_life(house: House, workers: int) -> None:
