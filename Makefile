@@ -9,13 +9,14 @@ ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 SCANNER := $(VENV)/scanner
+PLOTS := $(VENV)/plots
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-once test check lint format servers scanner lock wheel bench clean FORCE
+.PHONY: help venv demo demo-once test check lint format servers scanner peers plots lock wheel bench bench-quick clean FORCE
 
 help: ## this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 venv: $(STAMP) ## .venv with everything in requirements-dev.lock (each target makes it by itself)
 
@@ -51,7 +52,13 @@ servers: ## the programs that tests talk to: installed as root on Debian, else n
 	@sh .ci/servers
 
 scanner: $(STAMP) ## the TLS scanner that a test needs, in a virtual environment of its own
-	@sh .ci/scanner $(PY) $(SCANNER)
+	@sh .ci/extra $(PY) $(SCANNER) requirements-scan.lock "the TLS scanner" "Tests will be skipped" nassl,cryptography
+
+peers: ## the proxies that the bench measures: installed as root on Debian, else named
+	@sh .ci/peers
+
+plots: $(STAMP) ## what the bench draws with, in a virtual environment of its own
+	@sh .ci/extra $(PY) $(PLOTS) requirements-plots.lock matplotlib "The bench will draw no plots"
 
 lock: $(STAMP) ## write all lock files anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
 	@sh .ci/lock $(PY) $(LOCK_FLAGS)
@@ -59,9 +66,12 @@ lock: $(STAMP) ## write all lock files anew from pyproject.toml (LOCK_FLAGS=--up
 wheel: $(STAMP) ## dist/natproxy-VERSION-py3-none-any.whl
 	@$(PY) -m hatchling build -t wheel
 
-bench: $(STAMP) ## measure speed and size
+bench: $(STAMP) servers peers plots ## natproxy beside other proxies: speed, memory, growth (nine minutes; as root also in the guide's network)
 	@$(PY) -m bench $(ARGS)
 
+bench-quick: $(STAMP) servers peers ## the main table alone, in fewer and shorter rounds (a minute and a half)
+	@$(PY) -m bench --quick $(ARGS)
+
 clean: ## remove .venv and everything else that was made here
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist build bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find natproxy tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,26 +8,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from bench import programs
+from bench.accounts import children
+
+ROOT = Path(__file__).parents[1]
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.5
 
 
 class Daemon:
-    """The daemon on a config text; ``{state_dir}`` in it is filled in. Its log goes to ``log``."""
+    """The daemon on a config text; ``{state_dir}`` in it is filled in. Its log goes to ``log``.
 
-    def __init__(self, config: str, environ: Mapping[str, str], *, pin: str | None = None) -> None:
+    ``pin``: the core to stay on; ``prefix``: what stands before the command; ``python``: another interpreter's.
+    """
+
+    def __init__(
+        self,
+        config: str,
+        environ: Mapping[str, str],
+        *,
+        pin: str | None = None,
+        prefix: Sequence[str] = (),
+        python: Sequence[str] = (),
+    ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="natproxy-bench-")
         self.directory = Path(self._directory.name)
         self.config = self.directory / "config.yaml"
         self.config.write_text(config.replace("{state_dir}", str(self.directory / "state")))
         self.log = self.directory / "log"
-        self._environ = {**os.environ, **environ}
-        self._pin = ["taskset", "-c", pin] if pin is not None else []
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        self._environ = {**os.environ, "PYTHONPATH": path, **environ}
+        self._prefix = [*prefix, *(programs.pin(pin) if pin is not None else [])]
+        self._python = [*(python or [sys.executable])]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
@@ -40,8 +58,9 @@ class Daemon:
             notify.settimeout(LOOK_SECONDS)
             started = time.monotonic()
             self.process = subprocess.Popen(
-                [*self._pin, sys.executable, "-m", "natproxy", "run", "-c", str(self.config)],
+                [*self._prefix, *self._python, "-m", "natproxy", "run", "-c", str(self.config)],
                 env={**self._environ, "NOTIFY_SOCKET": str(path)},
+                cwd=ROOT,
                 stderr=log,
             )
             while not _is_ready(notify):
@@ -61,19 +80,25 @@ class Daemon:
         """Run a natproxy command against it; return its seconds."""
         started = time.monotonic()
         subprocess.run(
-            [sys.executable, "-m", "natproxy", *words, "-c", str(self.config)],
+            [*self._python, "-m", "natproxy", *words, "-c", str(self.config)],
             check=True,
             stdout=subprocess.DEVNULL,
             env=self._environ,
+            cwd=ROOT,
         )
         return time.monotonic() - started
+
+    def metric(self, port: int, name: str) -> float:
+        """Return a metric without labels; ``port``: that of the admin side."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
     def pids(self) -> list[int]:
         """Return the process ids: the controller's first, then the workers'."""
         if self.process is None:
             return []
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [self.process.pid, *map(int, children)]
+        return [self.process.pid, *children(self.process.pid)]
 
     def __enter__(self) -> Self:
         self.start()
@@ -91,14 +116,3 @@ def _is_ready(notify: socket.socket) -> bool:
         return b"READY=1" in notify.recv(65536)
     except TimeoutError:
         return False
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time a process has used, all its threads together."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_bytes(pid: int) -> int:
-    """Return a process's resident memory."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

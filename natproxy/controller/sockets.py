@@ -53,6 +53,9 @@ class Sockets:
                 has_ipv4 = any(":" not in other for other in self._addresses)
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(has_ipv4 or address != "::"))
             sock.bind((address, port))
+            # Whoever connects before a worker serves this port has it from here: bytes go at once, urgent ones in line.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             sock.listen(BACKLOG)
         except BaseException:
             sock.close()

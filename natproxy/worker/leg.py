@@ -29,7 +29,7 @@ from natproxy.model import Outcome
 from natproxy.tls.first_bytes import is_tls
 from natproxy.worker import liveness
 from natproxy.worker.loop import ERROR, IN, OUT, READ_WRITE
-from natproxy.worker.pipe import PIPES, Pipe
+from natproxy.worker.pipe import PIPES, Pipe, unread_bytes
 
 if TYPE_CHECKING:
     from natproxy.worker.relay import Relay
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 SMALL_BYTES = 16 * 1024
 """What a small read takes at most."""
 BUFFER_BYTES = 256 * 1024
-"""What a large read, or a splice, takes at most; docs/performance.md has the figures for other sizes."""
+"""What a large read takes at most."""
+SPLICE_BYTES = 128 * 1024
+"""What a splice takes at most: of more at once the kernel makes bursts that it then paces."""
 READS_PER_TURN = 4
 """A leg that has moved this many full buffers lets the others have their turn."""
 
@@ -197,10 +199,11 @@ class Leg:
             if count < 0:
                 return
             if is_large:
-                self.is_bulk = count >= SMALL_BYTES
-                # After a splice that took less only a read tells whether anything is left.
-                is_large = count == BUFFER_BYTES
-                if not (is_large or is_clear or until_empty):
+                # An edge may tell of what has been read already: that says nothing of what comes next.
+                self.is_bulk = count >= SMALL_BYTES or not count
+                is_large = count == (SPLICE_BYTES if is_clear else BUFFER_BYTES)
+                # A splice that took less has not necessarily emptied the socket.
+                if not (is_large or until_empty or (is_clear and unread_bytes(self.fd))):
                     break
             elif count == SMALL_BYTES:
                 self.is_bulk = is_large = True
@@ -223,7 +226,7 @@ class Leg:
         """The same, at most BUFFER_BYTES; 0 where there is nothing."""
         if is_clear and (pipe := PIPES.take()) is not None:
             try:
-                count = pipe.fill(self.fd, BUFFER_BYTES)
+                count = pipe.fill(self.fd, SPLICE_BYTES)
             except OSError as error:
                 PIPES.give_back(pipe)
                 if isinstance(error, BlockingIOError):
@@ -232,7 +235,9 @@ class Leg:
                     raise
             else:
                 if not count:
+                    # Its end, or urgent data before its end: a ``read`` tells which.
                     PIPES.give_back(pipe)
+                    return 0
                 return self._move(count, pipe)
         count = self.sock.recv_into(BUFFER)
         return self._move(count, VIEW[:count])

@@ -38,7 +38,7 @@ def dead_after_seconds(keepalive_seconds: float) -> float:
 
 
 def set_up_listening(sock: socket.socket, keepalive_seconds: float) -> None:
-    """Set what a listening socket hands on to those it accepts: all options of a leg."""
+    """Set what a listening socket hands on to those who connect from now on: all options of a leg."""
     set_up_dialling(sock)
     keep_alive(sock, keepalive_seconds)
 

@@ -63,6 +63,11 @@ class Timer:
         """Make the callback never run. Harmless when it has."""
         self.callback = None
 
+    def take(self) -> Callable[[], None] | None:
+        """Return the callback, which is to be run now; None where it was cancelled."""
+        callback, self.callback = self.callback, None
+        return callback
+
 
 class Loop:
     """Waits on epoll, hands out events, runs timers."""
@@ -159,17 +164,15 @@ class Loop:
         while timers and timers[0][0] <= now:
             delay = heapq.heappop(timers)[2]
             queue = self._delays[delay]
-            due = []
-            while queue and (queue[0].callback is None or queue[0].when <= now):
-                due.append(queue.popleft())
+            callback = queue.popleft().take()
+            while queue and queue[0].callback is None:
+                queue.popleft()
             if queue:
                 heapq.heappush(timers, (queue[0].when, next(self._sequence), delay))
             else:
                 del self._delays[delay]
-            for timer in due:
-                if (callback := timer.callback) is not None:
-                    timer.callback = None
-                    callback()
+            if callback is not None:
+                callback()
 
     def close(self) -> None:
         """Close the epoll descriptor. Watched descriptors stay their owners'."""

@@ -6,22 +6,31 @@ from tens of kilobytes on. The pipe in between holds what the other socket has n
 would be, until that has been written; any other pipe is empty, and free for whoever comes next.
 
 A pipe holds a number of references (256 here), not of bytes. So a splice that took less than it was allowed to has not
-necessarily emptied the socket, and it never takes urgent data: only a ``read`` tells that nothing is left.
+necessarily emptied the socket, and it never takes urgent data: whether anything is left has to be asked.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import fcntl
 import os
+import termios
 
 MOST_PIPES = 16
 """In a worker; where more connections are stalled at once, their bytes are copied. Two descriptors each."""
 _ROOM_BYTES = 1024 * 1024
 """Pages that a pipe can refer to, times 4 KiB: what an unprivileged user may ask for (/proc/sys/fs/pipe-max-size)."""
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+_COUNT = array.array("i", [0])
 _UNSUPPORTED = frozenset({errno.EPERM, errno.ENOSYS, errno.EINVAL})
+
+
+def unread_bytes(fd: int) -> int:
+    """Return how much a socket holds that has not been read (FIONREAD, tcp(7))."""
+    fcntl.ioctl(fd, termios.FIONREAD, _COUNT)
+    return _COUNT[0]
 
 
 class Pipe:
@@ -66,12 +75,13 @@ class Pipes:
     def __init__(self) -> None:
         self._free: list[Pipe] = []
         self._left = MOST_PIPES
+        self._is_impossible = False
 
     def take(self) -> Pipe | None:
         """Return an empty pipe, to be given back; None where there is none."""
         if self._free:
             return self._free.pop()
-        if not self._left:
+        if self._is_impossible or not self._left:
             return None
         try:
             pipe = Pipe()
@@ -82,7 +92,7 @@ class Pipes:
 
     def give_back(self, pipe: Pipe) -> None:
         """Let others use a pipe. What it still holds is lost."""
-        if len(pipe):
+        if len(pipe) or self._is_impossible:
             pipe.close()
             self._left += 1
         else:
@@ -92,7 +102,7 @@ class Pipes:
         """Say whether ``error`` means that there is no splicing here at all; if so, there are no pipes any more."""
         if error.errno not in _UNSUPPORTED:
             return False
-        self._left = 0
+        self._is_impossible = True
         self.close()
         return True
 

@@ -29,6 +29,7 @@ from natproxy.worker.handshake import Handshakes
 from natproxy.worker.listener import ListeningSocket, Port, PortCounts
 from natproxy.worker.liveness import dead_after_seconds
 from natproxy.worker.loop import EXCLUSIVE, IN, OUT, Loop
+from natproxy.worker.pipe import MOST_PIPES
 from natproxy.worker.reports import Reports
 from natproxy.worker.shared import Loads, SharedCounts
 from natproxy.worker.spread import Inbox, Spread
@@ -273,7 +274,7 @@ class Worker:
     def has_descriptors(self) -> bool:
         """Say whether there is room for one more connection (two descriptors) and what natproxy itself may need."""
         own = self._listening + (0 if self.spread is None else self.spread.descriptors)
-        return 2 * self.open + own + _SPARE_DESCRIPTORS + 2 <= self._descriptor_limit
+        return 2 * (self.open + MOST_PIPES) + own + _SPARE_DESCRIPTORS + 2 <= self._descriptor_limit
 
     def watch_listening(self, listening: ListeningSocket) -> None:
         """Accept on a listening socket; of several workers that share it one is woken, not all."""

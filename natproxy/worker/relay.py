@@ -59,7 +59,7 @@ class Relay:
         self._ended_first: Leg | None = None
         self._on_end = on_end
         self._is_kept_alive = False
-        """The node's socket has its timers; most connections are over before that matters, and an option is a call."""
+        """Both sockets have their timers; many connections are over before that matters, and an option is a call."""
 
     def start(self, *, client_events: int, node_events: int) -> None:
         """Take over two sockets that the loop already watches: the client's for READ, the node's for READ_WRITE.
@@ -75,8 +75,7 @@ class Relay:
             if leg.speaks_tls:
                 leg.pump(bool(events & UNUSUAL))
             elif events & ~OUT:
-                leg.is_smooth = not leg.is_strange
-                leg.ready(events)
+                leg.serve(events)
 
     def leg_ended(self, leg: Leg) -> None:
         """``leg`` sent its EOF: pass it on once everything before it has been written."""
@@ -127,7 +126,8 @@ class Relay:
         """Look after peers that neither read nor answer; to be called a few times while one dies of that."""
         if not self._is_kept_alive:
             self._is_kept_alive = True
-            liveness.keep_alive(self.node.sock, keepalive_seconds)
+            for leg in (self.client, self.node):
+                liveness.keep_alive(leg.sock, keepalive_seconds)
         dead_seconds = liveness.dead_after_seconds(keepalive_seconds)
         for leg, outcome in ((self.client, Outcome.CLIENT_TIMEOUT), (self.node, Outcome.NODE_TIMEOUT)):
             if self.is_over:

@@ -35,6 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from natproxy.model import Outcome
+from natproxy.worker.loop import Timer
 from natproxy.worker.shared import NOBODY, Loads, create_shared_counts, wipe
 
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ class Inbox:
         self._worker = worker
         self._spread = spread
         self._held: defaultdict[int, list[tuple[socket.socket, str, int]]] = defaultdict(list)
+        self._timers: dict[int, Timer] = {}
         """Port -> connections for it (with ip and client's port), which is not served yet. They count as open."""
 
     def ready(self, events: int) -> None:
@@ -249,11 +251,13 @@ class Inbox:
     def _hold(self, client: socket.socket, number: int, ip: str, client_port: int) -> None:
         """Keep it for a moment: the accepting worker may have been told of the port before this one was."""
         if number not in self._held:
-            self._worker.loop.call_later(HOLD_SECONDS, lambda: self._give_up(number))
+            self._timers[number] = self._worker.loop.call_later(HOLD_SECONDS, lambda: self._give_up(number))
         self._held[number].append((client, ip, client_port))
         self._worker.connection_opened()
 
     def _give_up(self, number: int) -> None:
+        if (timer := self._timers.pop(number, None)) is not None:
+            timer.cancel()
         for client, _, _ in self._held.pop(number, ()):
             client.close()
             self._worker.count_lost(number, Outcome.ROUTE_REMOVED)
@@ -262,7 +266,8 @@ class Inbox:
     def port_served(self, number: int) -> None:
         """Let in who waits for a port that is served from now on."""
         port = self._worker.port(number)
-        if port is not None:
+        if port is not None and number in self._held:
+            self._timers.pop(number).cancel()
             for client, ip, client_port in self._held.pop(number, ()):
                 self._worker.connection_ended()
                 port.admit(client, (ip, client_port))

@@ -103,7 +103,7 @@ def test_out_of_descriptors_it_turns_new_ones_away_keeps_the_others_and_recovers
 ) -> None:
     cloud.standalone("alone")
     daemon = natproxy.prepare(cloud, caches=[{"id": "alone"}], clients={"max_connections_per_client": 4096})
-    daemon.prefix = ("prlimit", "--nofile=128:128")
+    daemon.prefix = ("prlimit", "--nofile=160:160")
     daemon.start()
     port = daemon.wait_for_route("alone/0001")
     talks = [connect(daemon.ip, port) for _ in range(120)]

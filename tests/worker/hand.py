@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import select
 import socket
 import struct
 import termios
@@ -128,6 +129,14 @@ def tcp_pair(receive_buffer: int | None = None, send_buffer: int | None = None) 
     theirs.setblocking(False)
     set_up_listening(ours, 30.0)
     return ours, theirs
+
+
+def close_and_wait(sock: Peer, leg: Leg) -> None:
+    """Close a socket, and wait until the leg's socket has heard of it: the kernel may pace what it sends."""
+    sock.close()
+    poller = select.poll()
+    poller.register(leg.sock, select.POLLRDHUP)
+    assert poller.poll(SECONDS * 1000)
 
 
 def reset(sock: Peer) -> None:
@@ -252,10 +261,11 @@ class Joined:
 
         turn_until(self.loop, is_sent)
 
-    def stuff(self, sock: Peer) -> int:
+    def stuff(self, sock: Peer, *, is_all_sent: bool = False) -> int:
         """Send until nobody reads any more, and the relay keeps bytes back; return how much went.
 
-        A clear peer fills its own socket too. One that speaks TLS does not: half a record would be left in its hand.
+        A clear peer fills its own socket too, unless ``is_all_sent``: then its kernel holds nothing back, and its end
+        would reach the relay's socket at once. One that speaks TLS never does: half a record would be left in its hand.
         """
         reader = self.relay.node if sock is self.client else self.relay.client
         total = 0
@@ -269,8 +279,12 @@ class Joined:
             else:
                 if isinstance(sock, TlsPeer):
                     turn_until(self.loop, lambda: sock.flush() and not queued_bytes(sock.plain))
-                    if self._is_stalled(reader) and unread_bytes(reader.peer.sock) >= 3 << 14:
-                        return total
+                elif is_all_sent and isinstance(sock, socket.socket):
+                    turn_until(self.loop, lambda: not queued_bytes(sock))
+                else:
+                    continue
+                if self._is_stalled(reader) and unread_bytes(reader.peer.sock) >= 3 << 14:
+                    return total
 
     def _is_stalled(self, reader: Leg) -> bool:
         if reader.pending is not None:

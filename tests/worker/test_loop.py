@@ -186,6 +186,20 @@ def test_timers_run_in_order_when_they_are_due_and_not_before() -> None:
     loop.close()
 
 
+def test_timers_of_several_delays_run_in_the_order_in_which_they_are_due() -> None:
+    clock = Clock()
+    loop = Loop(clock)
+    ran: list[float] = []
+    loop.call_later(1.0, lambda: ran.append(1.0))
+    loop.call_later(2.0, lambda: ran.append(2.0))
+    clock.now += 2.5
+    loop.call_later(1.0, lambda: ran.append(3.5))
+    clock.now += 2.5
+    turn(loop)
+    assert ran == [1.0, 2.0, 3.5]
+    loop.close()
+
+
 def test_a_cancelled_timer_never_runs_even_by_one_of_the_same_turn() -> None:
     clock = Clock()
     loop = Loop(clock)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -16,13 +18,13 @@ from natproxy.channel import controller_end, worker_end
 from natproxy.model import Outcome
 from natproxy.worker import process
 from natproxy.worker.loop import IN
-from tests.worker.hand import listen, reset
+from tests.worker.hand import SECONDS, listen, reset
 from tests.worker.running import WORKER, Running, Totals, accept, connect, is_closed, receive_exactly, served
 
 BULK_BYTES = 200 << 20
 MODEST_BYTES = 12 << 20
 """What a worker's memory may grow by, whatever a peer does."""
-FEW_DESCRIPTORS = ("sh", "-c", 'ulimit -n 60; exec "$@"', "sh", *WORKER)
+FEW_DESCRIPTORS = ("sh", "-c", 'ulimit -n 92; exec "$@"', "sh", *WORKER)
 
 
 @pytest.fixture
@@ -129,6 +131,36 @@ def test_descriptors_are_kept_free_for_new_routes(node: socket.socket) -> None:
         with listen() as other:
             running.serve(other)
             assert running.counts(port).open == 13
+
+
+def test_pipes_do_not_use_up_the_descriptors_that_are_kept_for_new_routes(node: socket.socket) -> None:
+    limit = 200
+    limited = f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({limit}, {limit}))"
+    command = (sys.executable, "-P", "-c", f"{limited}; from natproxy.worker.process import main; main()")
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(Running(is_process=True, command=command))
+        port = running.serve(node)
+        joined: list[tuple[socket.socket, socket.socket]] = []
+        while True:
+            client = stack.enter_context(connect(port))
+            client.send(b"x")
+            ready = select.select([node, client], [], [], SECONDS)[0]
+            if node not in ready:
+                assert is_closed(client)
+                break
+            inside = stack.enter_context(accept(node))
+            assert receive_exactly(inside, 1) == b"x"
+            joined.append((client, inside))
+        assert len(joined) >= 20
+        for client, _ in joined[:20]:  # each stalls with bytes in a pipe
+            client.setblocking(False)
+            while select.select([], [client], [], 0.2)[1]:
+                client.send(bytes(1 << 20))
+        assert running.descriptors() <= limit - 8
+        others = [running.serve(node) for _ in range(4)]
+        assert running.counts(others[-1]).open == 0
+        joined[-1][0].send(b"y")
+        assert receive_exactly(joined[-1][1], 1) == b"y"
 
 
 def test_a_worker_serves_five_hundred_routes(child: Running, node: socket.socket) -> None:

@@ -24,7 +24,19 @@ from natproxy.worker.leg import BUFFER_BYTES, READS_PER_TURN, Leg
 from natproxy.worker.loop import ERROR, HUP, IN, OUT, READ_WRITE
 from natproxy.worker.pipe import Pipe, Pipes
 from natproxy.worker.relay import Relay
-from tests.worker.hand import MIXES, Joined, Mix, Nobody, joined, receive, reset, settle, turn, turn_until
+from tests.worker.hand import (
+    MIXES,
+    Joined,
+    Mix,
+    Nobody,
+    close_and_wait,
+    joined,
+    receive,
+    reset,
+    settle,
+    turn,
+    turn_until,
+)
 from tests.worker.tlspeer import Peer
 
 EVERY = IN | OUT | ERROR | HUP
@@ -320,6 +332,22 @@ def test_urgent_bytes_stay_in_their_place_among_many_others(first: str) -> None:
             assert got == words + b"!" + words
 
 
+@SIDES
+@pytest.mark.parametrize("size", [16_384, 16_384 + BUFFER_BYTES, 100_000])
+def test_an_urgent_byte_between_much_and_the_end_is_not_taken_for_the_end(first: str, size: int) -> None:
+    """At its mark splice(2) says 0, as it does at the end, once a FIN has come too."""
+    with joined() as pair:
+        one, other, _, _ = ends_of(pair, first)
+        pair.send(one, b"a" * size)
+        assert pair.expect(other, size) == b"a" * size
+        settle(pair.loop)
+        assert isinstance(one, socket.socket)
+        one.send(b"!", socket.MSG_OOB)
+        one.send(b"rest")
+        one.shutdown(socket.SHUT_WR)
+        assert pair.expect_to_the_end(other) == b"!rest"
+
+
 # Turns.
 
 
@@ -538,8 +566,8 @@ def test_last_words_of_a_node_that_a_client_reads_slowly_are_whole(mix: Mix) -> 
 def test_last_words_that_do_not_fit_anywhere_yet_are_whole(mix: Mix) -> None:
     """Some wait in the client's socket, some in the relay, some unread in the node's socket, when the reset comes."""
     with joined(mix, receive_buffer=SMALL, send_buffer=SMALL) as pair:
-        sent = pair.stuff(pair.node)
-        pair.node.close()
+        sent = pair.stuff(pair.node, is_all_sent=True)
+        close_and_wait(pair.node, pair.relay.node)
         pair.client.send(b"PING\r\n")
         settle(pair.loop)
         assert pair.outcome() is None
@@ -556,8 +584,8 @@ def test_last_words_that_do_not_fit_anywhere_yet_are_whole(mix: Mix) -> None:
 def test_last_words_that_nobody_reads_do_not_keep_a_relay_alive(mix: Mix, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leg_module, "LAST_WORDS_SECONDS", 0.2)
     with joined(mix, receive_buffer=SMALL, send_buffer=SMALL) as pair:
-        pair.stuff(pair.node)
-        pair.node.close()
+        pair.stuff(pair.node, is_all_sent=True)
+        close_and_wait(pair.node, pair.relay.node)
         pair.client.send(b"PING\r\n")
         turn_until(pair.loop, pair.outcome)
         assert pair.outcome() is Outcome.NODE_RESET
@@ -566,8 +594,8 @@ def test_last_words_that_nobody_reads_do_not_keep_a_relay_alive(mix: Mix, monkey
 
 def test_a_relay_that_waits_for_last_words_can_be_ended(mix: Mix) -> None:
     with joined(mix, receive_buffer=SMALL, send_buffer=SMALL) as pair:
-        pair.stuff(pair.node)
-        pair.node.close()
+        pair.stuff(pair.node, is_all_sent=True)
+        close_and_wait(pair.node, pair.relay.node)
         pair.client.send(b"PING\r\n")
         settle(pair.loop)
         assert pair.outcome() is None
@@ -612,6 +640,21 @@ def test_what_came_before_the_start_is_moved(mix: Mix) -> None:
         assert pair.expect_to_the_end(pair.node) == b"early"
         assert pair.expect(pair.client, 6) == b"banner"
         assert pair.outcome() is None
+
+
+def test_early_bytes_of_both_where_the_node_has_no_room_for_all() -> None:
+    data = random.Random(7).randbytes(1 << 19)
+    with joined(receive_buffer=4096, send_buffer=4096, is_started=False) as pair:
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += pair.client.send(data[sent:])
+        pair.node.send(b"hello")
+        settle(pair.loop)
+        pair.relay.start(client_events=IN, node_events=IN | OUT)
+        assert pair.expect(pair.client, 5) == b"hello"
+        assert pair.relay.node.pending is not None
+        assert pair.expect(pair.node, sent) == data[:sent]
 
 
 def test_an_end_that_came_before_the_start_ends_it(mix: Mix) -> None:

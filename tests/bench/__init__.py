@@ -1,0 +1,1 @@
+"""Tests of the bench's pure parts; no test asserts a time."""
