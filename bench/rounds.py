@@ -30,7 +30,7 @@ class Pace:
     """Of each round of each proxy."""
 
 
-FULL, QUICK = Pace(rounds=5, seconds=0.4), Pace(rounds=3, seconds=0.35)
+FULL, QUICK = Pace(rounds=4, seconds=0.4), Pace(rounds=3, seconds=0.35)
 
 
 @dataclass(frozen=True)
