@@ -1,7 +1,8 @@
 """What the controller and its workers say to each other: few, typed, one way each. Pure.
 
-Controller to worker: Tls, Serve, Unserve, End, Policy, Stop. Worker to controller: Ready, Counts, Finished, DialFailed,
-DialRecovered, Stopped. Listening sockets travel beside ``Serve`` as file descriptors (see channel.py).
+Controller to worker: Tls, Book, Serve, Unserve, End, Policy, Stop. Worker to controller: Ready, Counts, Finished,
+DialFailed, DialRecovered, Hint, Learnt, Stopped. Listening sockets travel beside ``Serve`` as file descriptors (see
+channel.py).
 """
 
 from __future__ import annotations
@@ -73,8 +74,24 @@ class Serve(msgspec.Struct, frozen=True, tag=True):
     """For each of the two handshakes."""
     sniffs: bool = False
     """True where a client that begins with a TLS handshake is wrong here, and is to be told from others."""
+    rewrite: str = ""
+    """How replies that carry addresses are rewritten: cluster | replication | memcached; empty = not at all."""
+    book: str = ""
+    """The name of the Book that it is done by; one that was never sent is empty."""
     sockets: int = 0
     """How many listening sockets travel with this message."""
+
+
+class Book(msgspec.Struct, frozen=True, tag=True):
+    """Rewrite addresses by these from now on, on live connections too (see wire/book.py)."""
+
+    name: str
+    """What Serve.book calls it: a cache's id, or another name where it stands for no cache."""
+    ports: tuple[tuple[str, int, int], ...]
+    """(host name or address, port, natproxy's port for it)."""
+    public_host: str
+    public_ip: str
+    version: int
 
 
 class Unserve(msgspec.Struct, frozen=True, tag=True):
@@ -136,6 +153,10 @@ class RouteCounts(msgspec.Struct, frozen=True, array_like=True):
     client_handshakes: dict[str, int] = {}
     """``ok`` or a HandshakeFailure -> TLS handshakes with clients."""
     node_handshakes: dict[str, int] = {}
+    rewritten: dict[str, int] = {}
+    """wire.rewriter.Reply -> replies."""
+    fallbacks: dict[str, int] = {}
+    """wire.rewriter.Fallback -> connections."""
 
 
 DIAL_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -201,9 +222,25 @@ class DialRecovered(msgspec.Struct, frozen=True, tag=True):
     port: int
 
 
+class Hint(msgspec.Struct, frozen=True, tag=True):
+    """What passed by on a port says that AWS and DNS may tell something new. At most one a second of each port."""
+
+    port: int
+    hint: str
+    """A wire.rewriter.Hint value."""
+
+
+class Learnt(msgspec.Struct, frozen=True, tag=True):
+    """Roles that a topology reply told of on its way. At most one a second of each book, and only where they are new."""
+
+    book: str
+    roles: tuple[tuple[str, int, str], ...]
+    """(host name or address, port, model.Role value)."""
+
+
 class Stopped(msgspec.Struct, frozen=True, tag=True):
     """All connections have ended; nothing follows."""
 
 
-Down = Tls | Serve | Unserve | End | Policy | Stop
-Up = Ready | Counts | Finished | DialFailed | DialRecovered | Stopped
+Down = Tls | Book | Serve | Unserve | End | Policy | Stop
+Up = Ready | Counts | Finished | DialFailed | DialRecovered | Hint | Learnt | Stopped

@@ -46,7 +46,7 @@ class NodeTls(StrEnum):
 
 
 class Role(StrEnum):
-    """A node's role as AWS tells it; it does not for cluster mode."""
+    """A node's role as AWS tells it, or in cluster mode, of which AWS tells none, as an engine does."""
 
     PRIMARY = "primary"
     REPLICA = "replica"
