@@ -222,6 +222,12 @@ class Route:
     """The file of CAs that vouch for the node; empty = the system's roots."""
     server_name: str | None = None
     """What the node's certificate must name; None = the host name that was dialled."""
+    rewrite: str = ""
+    """How replies that carry addresses are rewritten: cluster | replication | memcached; empty = not at all."""
+    rewrite_note: str = ""
+    """Why not, or why otherwise than the config says; empty where it is as one would expect."""
+    book: str = ""
+    """The name of the book that it is done by (``plan.books``); empty where nothing is rewritten."""
     limits: Limits = Limits()
     limit_group: str = ""
     """Empty: counted against the global connection limits; else against this entry's own."""

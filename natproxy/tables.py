@@ -17,13 +17,16 @@ from natproxy.controller.logs import escaped
 _STATE_STYLES = {"open": "green", "unreachable": "yellow", "absent": "bright_black", "error": "red"}
 _STANDING_STYLES = {"valid": "green", "expiring": "yellow", "expired": "bright_black", "revoked": "red"}
 _GONE_STYLE = "yellow"
+_WIDE = (
+    "PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TLS", "NODE-TLS", "REWRITE", "TARGET", "CONNECTIONS",
+)  # fmt: skip
 _SPOKEN = {"terminate": " (TLS)", "passthrough": " (TLS passthrough)"}
 
 
 def routes_wide(document: RoutesDocument) -> Table:
     """Return the routes with a column for everything."""
     table = _table()
-    for name in ("PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TLS", "NODE-TLS", "TARGET", "CONNECTIONS"):
+    for name in _WIDE:
         table.add_column(name, no_wrap=True, justify="right" if name in ("PORT", "CONNECTIONS") else "left")
     for cache, route in _each(document):
         node = str(route.node) if route.node is not None else ""
@@ -37,6 +40,7 @@ def routes_wide(document: RoutesDocument) -> Table:
             _state(route),
             _text(route.tls if route.port is not None else None),
             _text(route.node_tls if route.port is not None else None),
+            _text(route.rewrite if route.port is not None else None),
             _text(route.target),
             str(route.connections),
         )
@@ -46,7 +50,7 @@ def routes_wide(document: RoutesDocument) -> Table:
 def routes_narrow(document: RoutesDocument) -> Table:
     """Return the routes with the cache, what it leads to and the target one below the other; lines may break.
 
-    Where clients speak TLS, that is said behind what the port leads to.
+    Where clients speak TLS, that is said behind what the port leads to; where replies are rewritten, behind the cache.
     """
     table = _table()
     table.add_column("PORT", justify="right", no_wrap=True)
@@ -57,7 +61,7 @@ def routes_narrow(document: RoutesDocument) -> Table:
     shown = None
     for cache, route in _each(document):
         if cache.id != shown:
-            table.add_row("", _text(cache.id, "bold"))
+            table.add_row("", _text(cache.id, "bold").append(_rewritten(cache), "not bold bright_black"))
             shown = cache.id
         what = _text(str(route.node) if route.node is not None else route.kind)
         if route.tls != "off":
@@ -69,7 +73,10 @@ def routes_narrow(document: RoutesDocument) -> Table:
 
 
 def route_remarks(document: RoutesDocument) -> list[Text]:
-    """Return a line for each route and cache that has a reason to be other than expected, then the notes."""
+    """Return a line for each route and cache that has a reason to be other than expected, then the notes.
+
+    What is noted of how replies are rewritten is the same for all routes of a cache, as a rule, and said once.
+    """
     remarks = []
     for cache in document.caches:
         if cache.reason:
@@ -78,6 +85,8 @@ def route_remarks(document: RoutesDocument) -> list[Text]:
             if route.reason:
                 where = str(route.port) if route.port is not None else f"{cache.id} {route.node or route.kind}"
                 remarks.append(_text(f"{where} {route.state}: {route.reason}"))
+        noted = dict.fromkeys(route.rewrite_note for route in cache.routes if route.rewrite_note)
+        remarks += [_text(f"{cache.id}: {note}") for note in noted]
     return remarks + [_text(note) for note in document.notes]
 
 
@@ -122,6 +131,11 @@ def _each(document: RoutesDocument) -> Iterator[tuple[CacheView, RouteView]]:
     for cache in document.caches:
         for route in cache.routes:
             yield cache, route
+
+
+def _rewritten(cache: CacheView) -> str:
+    kinds = dict.fromkeys(route.rewrite for route in cache.routes if route.rewrite != "off")
+    return f" (rewrite: {escaped(', '.join(kinds))})" if kinds else ""
 
 
 def _standing(standing: str) -> Text:

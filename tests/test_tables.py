@@ -43,6 +43,7 @@ def test_a_wide_table_has_a_line_for_each_route() -> None:
         "STATE",
         "TLS",
         "NODE-TLS",
+        "REWRITE",
         "TARGET",
         "CONNECTIONS",
     ]
@@ -55,6 +56,7 @@ def test_a_wide_table_has_a_line_for_each_route() -> None:
             "primary",
             "eu-west-1a",
             "open",
+            "off",
             "off",
             "off",
             TARGET,
@@ -96,6 +98,35 @@ def test_both_tables_say_what_clients_speak(tls: str, wide: str, narrow: str) ->
     assert shown(routes_wide(document), 200).splitlines()[2].split()[4] == wide
     assert f"{narrow} " in shown(routes_narrow(document), 80)
     assert ("TLS" in shown(routes_narrow(document), 80)) is ("TLS" in narrow)
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "narrow"), [("redis", " (rewrite: redis)"), ("[b]x", " (rewrite: [b]x)"), ("off", "")]
+)
+def test_both_tables_say_what_is_rewritten(rewrite: str, narrow: str) -> None:
+    route = RouteView(port=6379, kind="primary", state="open", rewrite=rewrite, target="a.example:6379")
+    views = tuple(
+        CacheView(id=name, routes=(route, RouteView(port=None, kind="reader", state="error"))) for name in "cd"
+    )
+    document = RoutesDocument(generated="", caches=views)
+    lines = [line.split() for line in shown(routes_wide(document), 200).splitlines()]
+    assert lines[2][4:8] == ["off", "off", rewrite, "a.example:6379"]
+    assert lines[3] == ["-", "c", "reader", "error", "0"]
+    text = [line.strip() for line in shown(routes_narrow(document), 80).splitlines()]
+    assert f"c{narrow}" in text
+    assert f"d{narrow}" in text
+
+
+def test_what_is_noted_of_rewriting_is_said_once_for_each_cache() -> None:
+    def view(name: str, *notes: str | None) -> CacheView:
+        return CacheView(
+            id=name, routes=tuple(RouteView(port=1, kind="node", state="open", rewrite_note=note) for note in notes)
+        )
+
+    document = RoutesDocument(
+        generated="", caches=(view("a", "x", "x", None), view("b", "x", "[red]"), view("c", None))
+    )
+    assert [str(remark) for remark in route_remarks(document)] == ["a: x", "b: x", "b: [red]"]
 
 
 def test_remarks_tell_every_reason_and_note() -> None:

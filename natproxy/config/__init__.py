@@ -8,7 +8,8 @@ Reading order::
     addresses   addresses, networks, hosts, targets
     model       every key and its default; Config
     structure   plain values -> Written, with every key that is unknown, misspelt or of a later version
-    checks      what does not go together, and what is worth a warning
+    checks      what does not go together
+    doubts      what is allowed, and worth a warning
     reading     I/O: load_config and its kin
 """
 
@@ -21,6 +22,7 @@ from natproxy.config.model import (
     Listen,
     Log,
     Nodes,
+    Probe,
     StaticEntry,
     Timeouts,
     Tls,
@@ -39,6 +41,7 @@ __all__ = [
     "Log",
     "Nodes",
     "PortRange",
+    "Probe",
     "StaticEntry",
     "Timeouts",
     "Tls",

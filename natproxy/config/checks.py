@@ -1,4 +1,4 @@
-"""What does not go together in a config, and what is allowed but worth a warning. Pure.
+"""What does not go together in a config. Pure.
 
 Every function yields findings; one that was concluded from several values names them in ``needs``.
 """
@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
 from itertools import chain
 
 from natproxy.config import addresses
-from natproxy.config.model import CacheEntry, Config, Overrides, StaticEntry, Written
+from natproxy.config.model import CacheEntry, Config, Overrides, StaticEntry
 from natproxy.config.places import Finding, Place
 from natproxy.config.values import PortRange
-
-_WIDE_BITS = {4: 8, 6: 19}
-"""By IP version: no single organisation has a network with a shorter prefix than this."""
 
 
 def find_conflicts(config: Config) -> Iterator[Finding]:
@@ -29,6 +25,7 @@ def find_conflicts(config: Config) -> Iterator[Finding]:
         _listen_addresses(config),
         _terminating(config),
         _certificates(config),
+        _probes(config),
         find_restart_conflicts(config),
     )
 
@@ -38,12 +35,8 @@ def find_restart_conflicts(config: Config) -> Iterator[Finding]:
     return chain(_exposed(config), _admin(config))
 
 
-def find_warnings(config: Config, written: Written) -> Iterator[Finding]:
-    """Yield what is allowed but should be known. ``written`` is what the config was settled from."""
-    return chain(_idle(config), _open_to_everyone(config), _shadowed(config), _unused(config, written))
-
-
-def _entries(config: Config) -> list[tuple[Place, CacheEntry | StaticEntry]]:
+def entries_of(config: Config) -> list[tuple[Place, CacheEntry | StaticEntry]]:
+    """Return each entry with its place in the file."""
     return [
         *((("caches", index), entry) for index, entry in enumerate(config.caches)),
         *((("static", index), entry) for index, entry in enumerate(config.static)),
@@ -56,7 +49,7 @@ def _scopes(config: Config, *names: str) -> Iterator[tuple[Place, Overrides]]:
     def said(entry: Overrides) -> list[object]:
         return [getattr(entry.clients, name) for name in names]
 
-    entries = _entries(config)
+    entries = entries_of(config)
     different = [(place, entry) for place, entry in entries if said(entry) != said(config)]
     if not entries or len(different) < len(entries):
         yield (), config
@@ -181,10 +174,23 @@ def _certificates(config: Config) -> Iterator[Finding]:
         yield Finding((*place, "clients", "certificates"), message, needs=needs)
 
 
+def _probes(config: Config) -> Iterator[Finding]:
+    for index, entry in enumerate(config.caches):
+        if entry.probe is None or (entry.probe.password_file is None) != (entry.probe.secret_arn is None):
+            continue
+        place: Place = ("caches", index, "probe")
+        message = (
+            "has neither password_file nor secret_arn: write one of them"
+            if entry.probe.password_file is None
+            else "has both password_file and secret_arn: write one of them"
+        )
+        yield Finding(place, message, needs=((*place, "password_file"), (*place, "secret_arn")))
+
+
 def _exposed(config: Config) -> Iterator[Finding]:
     if config.is_loopback_only:
         return
-    for place, entry in _entries(config):
+    for place, entry in entries_of(config):
         if entry.clients.allow is None and not config.demands_certificate(entry):
             where = ", ".join(address for address in config.listen.address if not addresses.is_loopback(address))
             message = (
@@ -216,70 +222,3 @@ def _admin(config: Config) -> Iterator[Finding]:
     for index, static in enumerate(config.static):
         if static.port == port:
             yield Finding(("static", index, "port"), f"{port} is the admin side's port", needs=needs)
-
-
-def _idle(config: Config) -> Iterator[Finding]:
-    if not config.caches and not config.static:
-        yield Finding((), "names no caches and no static routes: natproxy will have nothing to do")
-
-
-def _open_to_everyone(config: Config) -> Iterator[Finding]:
-    if config.is_loopback_only:
-        return
-    common = config.clients.allow
-    entries = _entries(config)
-    scopes: list[tuple[Place, Overrides]] = [scope for scope in entries if scope[1].clients.allow != common]
-    takers: list[Overrides] = [entry for _, entry in entries if entry.clients.allow == common]
-    if not all(map(config.demands_certificate, takers or [config])):
-        scopes.insert(0, ((), config))
-    for place, entry in scopes:
-        if place and config.demands_certificate(entry):
-            continue
-        for index, network in enumerate(entry.clients.allow or ()):
-            here = (*place, "clients", "allow", index)
-            if network.prefixlen == 0:
-                yield Finding(here, f"{network} lets everyone in who reaches these ports")
-            elif network.prefixlen < _WIDE_BITS[network.version] and not network.is_private:
-                yield Finding(here, f"{network} lets a large part of the Internet in: is its prefix meant?")
-
-
-def _shadowed(config: Config) -> Iterator[Finding]:
-    """Look for each entry's tags among the entries above it, filed under one of their tags each."""
-    above: dict[tuple[str, str], list[tuple[int, AbstractSet[tuple[str, str]]]]] = {}
-    for index, entry in enumerate(config.caches):
-        if not entry.tags:
-            continue
-        tags = entry.tags.items()
-        takers = [other for tag in tags for other, fewer in above.get(tag, ()) if fewer <= tags]
-        if takers:
-            message = f"is never used: caches[{min(takers)}] above it takes every cache with these tags"
-            yield Finding(("caches", index), message)
-        above.setdefault(min(tags), []).append((index, tags))
-
-
-def _unused(config: Config, written: Written) -> Iterator[Finding]:
-    """Look for what is said about TLS to nodes where natproxy speaks none, so that nobody counts on it in vain."""
-    entries = [entry for _, entry in _entries(config)]
-    scopes: list[tuple[Place, Overrides, list[CacheEntry | StaticEntry]]] = [((), written, entries)]
-    for (place, entry), own in zip(_entries(config), (*written.caches, *written.static), strict=True):
-        scopes.append((place, own, [entry]))
-    for place, own, users in scopes:
-        reasons = [_why_no_tls(user) for user in users]
-        if None in reasons or not reasons:
-            continue
-        for name in ("ca", "server_name"):
-            if getattr(own.nodes, name) is not None:
-                yield Finding((*place, "nodes", name), f"means nothing with {reasons[0]}")
-        if own.nodes.tls == "on" and all(user.clients.tls == "passthrough" for user in users):
-            yield Finding((*place, "nodes", "tls"), f"means nothing with {reasons[0]}")
-
-
-def _why_no_tls(entry: CacheEntry | StaticEntry) -> str | None:
-    """Return why natproxy speaks no TLS to the entry's nodes; None where it does, or may."""
-    if entry.clients.tls == "passthrough":
-        return "clients.tls: passthrough: it is the clients who speak TLS with the node"
-    if entry.nodes.tls == "off":
-        return "nodes.tls: off"
-    if entry.nodes.tls == "auto" and isinstance(entry, StaticEntry):
-        return "nodes.tls: auto, which is off for a static target: write on"
-    return None

@@ -162,12 +162,27 @@ class Log(Section):
     ] = "info"
 
 
+class Probe(Section):
+    """As whom natproxy asks the nodes of a cache for their roles. The file is named here, and never opened."""
+
+    username: Annotated[str | None, PlainValidator(values.optional(values.username))] = None
+    """None = the default user, by the password alone."""
+    password_file: _OptionalFile = None
+    """One of the two is written: this, or the secret."""
+    secret_arn: Annotated[str | None, PlainValidator(values.optional(values.secret_arn))] = None
+
+
 class Overrides(Section):
     """What an entry may say for itself; what it does not say is taken from the global values."""
 
     clients: Annotated[Clients, BeforeValidator(_or_empty)] = Clients()
     nodes: Annotated[Nodes, BeforeValidator(_or_empty)] = Nodes()
     timeouts: Annotated[Timeouts, BeforeValidator(_or_empty)] = Timeouts()
+    rewrite: Annotated[
+        Literal["auto", "off", "redis", "memcached"],
+        PlainValidator(values.choice("auto", "off", "redis", "memcached")),
+    ] = "auto"
+    """auto = as AWS says of the cache; off for a static target."""
 
 
 class WrittenCache(Overrides):
@@ -180,6 +195,8 @@ class WrittenCache(Overrides):
     """None = from listen.ports."""
     endpoints: _Endpoints = None
     """None = all that AWS has."""
+    probe: Probe | None = None
+    """None = nodes are asked for their roles without a password, where they let themselves be."""
 
 
 class WrittenStatic(Overrides):
@@ -248,6 +265,11 @@ class Config(Written):
     def is_admin_port_taken(self) -> bool:
         """True where the admin side's port cannot be listened on for clients as well."""
         return any(addresses.covers(address, self.admin.address) for address in self.listen.address)
+
+    @property
+    def advertised(self) -> tuple[str, str]:
+        """What clients are told to dial: the name or address, and the address; each empty where it is not known."""
+        return self.public_host or "", self.public_ip or ""
 
     def demands_certificate(self, entry: Overrides) -> bool:
         """True where only clients with a certificate get through; the config itself stands for the global values."""

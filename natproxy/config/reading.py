@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from natproxy.config.addresses import as_numeric
-from natproxy.config.checks import find_conflicts, find_restart_conflicts, find_warnings
+from natproxy.config.checks import find_conflicts, find_restart_conflicts
+from natproxy.config.doubts import find_warnings
 from natproxy.config.loader import Document, load_document
 from natproxy.config.model import CacheEntry, Clients, Config, Overrides, Section, StaticEntry, Written
 from natproxy.config.places import Finding, Place, dotted, existing, is_related
@@ -158,7 +159,11 @@ def _terminating(clients: Clients) -> Clients:
 def _effective(written: Written, entry: Overrides) -> dict[str, object]:
     values = {name: getattr(entry, name) for name in type(entry).model_fields}
     for name in Overrides.model_fields:
-        values[name] = _laid_over(getattr(written, name), getattr(entry, name))
+        common, own = getattr(written, name), getattr(entry, name)
+        if isinstance(common, Section):
+            values[name] = _laid_over(common, own)
+        elif name not in entry.model_fields_set:
+            values[name] = common
     return {**values, "has_own_limits": not _LIMITS.isdisjoint(entry.clients.model_fields_set)}
 
 

@@ -21,6 +21,7 @@ from natproxy.config.model import (
     Listen,
     Log,
     Nodes,
+    Probe,
     Section,
     Timeouts,
     Tls,
@@ -40,6 +41,7 @@ SECTIONS: Mapping[Place, type[Section]] = {
     ("admin",): Admin,
     ("log",): Log,
     ("caches", "*"): WrittenCache,
+    ("caches", "*", "probe"): Probe,
     ("static", "*"): WrittenStatic,
     **{(*scope, name): section for scope in _SCOPES for name, section in _SHARED.items()},
 }
@@ -90,16 +92,10 @@ def _has_only(*names: str) -> Callable[[Plain], bool]:
     return is_harmless
 
 
-_LEAVE_OUT = "leave the key out"
 LATER: tuple[_Later, ...] = (
-    _Later(("portal",), _has_only("port", "allow"), _LEAVE_OUT),
+    _Later(("portal",), _has_only("port", "allow"), "leave the key out"),
     _Later(("admin", "allow"), _is_null, "the admin side listens on loopback only"),
     _Later(("admin", "tls"), lambda value: value is False or value is None, "the admin side listens on loopback only"),
-    _Later(("caches", "*", "probe"), _is_null, _LEAVE_OUT),
-    *(
-        _Later((*scope, "rewrite"), lambda value: value in ("off", None), "write off, or leave the key out")
-        for scope in _SCOPES
-    ),
 )
 
 

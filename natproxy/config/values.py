@@ -32,6 +32,10 @@ _CACHE_ID = re.compile(r"[a-z](?:-?[a-z0-9]){0,49}")
 _STATIC_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62})")
 _REGION = re.compile(r"[a-z]{2,8}(?:-[a-z0-9]{1,12}){1,4}-[0-9]{1,2}")
 _ROLE_ARN = re.compile(r"arn:aws[a-z0-9-]{0,20}:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,576}")
+_SECRET_ARN = re.compile(
+    r"arn:aws[a-z0-9-]{0,20}:secretsmanager:[a-z0-9-]{1,40}:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]{1,519}"
+)
+_USERNAME = re.compile(r"[!-~]{1,120}")
 _WILDCARD = re.compile(r"\*(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)+\.?")
 _LONGEST_NAME = 2048
 
@@ -233,3 +237,18 @@ def role_arn(value: object) -> str:
     if not _ROLE_ARN.fullmatch(text(value, "the ARN of an IAM role")):
         refuse("must be the ARN of an IAM role, such as arn:aws:iam::123456789012:role/natproxy")
     return str(value)
+
+
+def secret_arn(value: object) -> str:
+    """Parse the ARN of a secret in AWS Secrets Manager."""
+    what = "the ARN of a secret, such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:natproxy/probe-AbCdEf"
+    return str(value) if _SECRET_ARN.fullmatch(text(value, what)) else refuse(f"must be {what}")
+
+
+def username(value: object) -> str:
+    """Parse the name of a user of Redis or Valkey."""
+    if isinstance(value, bool):
+        refuse("must be text: put it in quotes")
+    if _USERNAME.fullmatch(text(value, "the name of a user of the cache")):
+        return str(value)
+    refuse("must be a user's name: at most 120 characters of ASCII, without spaces")

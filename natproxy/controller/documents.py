@@ -44,6 +44,9 @@ class RouteView(msgspec.Struct, frozen=True, kw_only=True):
     node_tls: str = "off"
     """What natproxy speaks to the node: off | on."""
     rewrite: str = "off"
+    """How the node's replies are rewritten: off | redis | memcached."""
+    rewrite_note: str | None = None
+    """Why they are not, or not as the config says."""
     connections: int = 0
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from natproxy.controller.knowledge import Knowledge
 from natproxy.controller.serving import Serving
 from natproxy.controller.status import RouteStatus
-from natproxy.model import NodeId, Role, Route, RouteState
+from natproxy.model import NodeId, Route, RouteState
 
 
 def route_statuses(knowledge: Knowledge, serving: Serving) -> list[RouteStatus]:
     """Return the status of every route that has a port, by port; those that are still being drained too."""
-    nodes = {node.id: (node.role, node.zone) for cache in knowledge.snapshot.caches for node in cache.nodes}
-    statuses = [_status(knowledge, serving, route, nodes) for route in knowledge.desired.routes]
+    zones = {node.id: node.zone for cache in knowledge.snapshot.caches for node in cache.nodes}
+    statuses = [_status(knowledge, serving, route, zones) for route in knowledge.desired.routes]
     wanted = {route.port for route in knowledge.desired.routes}
     for port, drained in serving.draining.items():
         if port not in wanted:
@@ -27,13 +27,18 @@ def route_statuses(knowledge: Knowledge, serving: Serving) -> list[RouteStatus]:
     return sorted(statuses, key=lambda status: status.route.port)
 
 
-def _status(
-    knowledge: Knowledge, serving: Serving, route: Route, nodes: dict[NodeId, tuple[Role | None, str | None]]
-) -> RouteStatus:
+def _status(knowledge: Knowledge, serving: Serving, route: Route, zones: dict[NodeId, str | None]) -> RouteStatus:
     state, reason = _state(knowledge, serving, route)
-    role, zone = nodes.get(route.key.node, (None, None)) if route.key.node is not None else (None, None)
-    connections = serving.connections(route.port)
-    return RouteStatus(route, state, reason, serving.addresses(route.port), connections, role, zone)
+    node = route.key.node
+    return RouteStatus(
+        route,
+        state,
+        reason,
+        serving.addresses(route.port),
+        serving.connections(route.port),
+        role=None if node is None else knowledge.role_of(node),
+        zone=None if node is None else zones.get(node),
+    )
 
 
 def _state(knowledge: Knowledge, serving: Serving, route: Route) -> tuple[RouteState, str]:

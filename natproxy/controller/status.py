@@ -27,6 +27,8 @@ from natproxy.model import (
 if TYPE_CHECKING:  # pydantic is slow to import, and the commands that read documents do not need it
     from natproxy.config import Config
 
+_REWRITTEN_AS = {"cluster": "redis", "replication": "redis", "memcached": "memcached"}
+
 
 @dataclass(frozen=True, slots=True)
 class RouteStatus:
@@ -140,6 +142,8 @@ def _route_view(status: RouteStatus) -> RouteView:
         reason=status.reason or None,
         tls=route.client_tls,
         node_tls=route.node_tls,
+        rewrite=_REWRITTEN_AS.get(route.rewrite, "off"),
+        rewrite_note=route.rewrite_note or None,
         connections=status.connections,
     )
 

@@ -39,5 +39,7 @@ def serve_message(
         node_ca=route.node_ca,
         names=certificate_names(route, book, now),
         handshake_seconds=route.limits.handshake_seconds,
+        rewrite=route.rewrite,
+        book=route.book,
         sniffs=route.client_tls == "off" and route.key.kind is not Kind.STATIC,
     )

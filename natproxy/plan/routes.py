@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from natproxy.config import CacheEntry, Config, StaticEntry
 from natproxy.model import (
@@ -30,6 +30,18 @@ TLS_REQUIRED = (
     "or write clients: {tls: passthrough} so that clients speak TLS to the node themselves"
 )
 NO_PORT_YET = "no port has been assigned to it yet"
+PASSTHROUGH_NOTE = "clients speak TLS with the node itself: a passthrough port cannot rewrite"
+MISMATCH_NOTE = "the config says rewrite: {written}, and this is a {engine} cache: taken as rewrite: auto"
+
+_AUTO = {
+    Mode.CLUSTER_ENABLED: "cluster",
+    Mode.CLUSTER_COMPATIBLE: "cluster",
+    Mode.CLUSTER_DISABLED: "replication",
+    Mode.STANDALONE: "",
+    Mode.MEMCACHED: "memcached",
+    Mode.SERVERLESS: "cluster",
+}
+"""What ``rewrite: auto`` is for a cache. A standalone one has no other node that it could tell of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,13 @@ class Desired:
     routes: tuple[Route, ...]
     """Sorted by port; each port once."""
     unplaced: tuple[Unplaced, ...] = ()
+
+
+class Rewriting(NamedTuple):
+    """How replies are rewritten, as in Route.rewrite, and a note where that may surprise."""
+
+    how: str
+    note: str = ""
 
 
 def desired_routes(config: Config, snapshot: Snapshot, portmap: PortMap, errors: Mapping[RouteKey, str]) -> Desired:
@@ -87,6 +106,34 @@ def node_roles(cache: Cache) -> dict[NodeId, Role]:
     return {node.id: node.role for node in cache.nodes if node.role is not None}
 
 
+def rewriting_of(entry: CacheEntry, cache: Cache) -> Rewriting:
+    """Return how the replies of a cache are rewritten.
+
+    AWS knows whether it is Redis or memcached: ``redis`` and ``memcached`` say no more of it than that rewriting is
+    wished for, also where there seems to be nothing to rewrite.
+    """
+    if entry.rewrite == "off":
+        return Rewriting("")
+    is_memcached = cache.mode is Mode.MEMCACHED or cache.engine == "memcached"
+    how, note = "memcached" if is_memcached else _AUTO[cache.mode], ""
+    if entry.rewrite == ("redis" if is_memcached else "memcached"):
+        note = MISMATCH_NOTE.format(written=entry.rewrite, engine="memcached" if is_memcached else "Redis or Valkey")
+    elif entry.rewrite == "redis":
+        how = how or "replication"
+    return _readable(entry, Rewriting(how, note))
+
+
+def static_rewriting(entry: StaticEntry) -> Rewriting:
+    """Return how the replies of a static target are rewritten: as the config says, for nobody else knows it."""
+    return _readable(entry, Rewriting({"redis": "cluster", "memcached": "memcached"}.get(entry.rewrite, "")))
+
+
+def _readable(entry: CacheEntry | StaticEntry, wished: Rewriting) -> Rewriting:
+    if wished.how and entry.clients.tls == "passthrough":
+        return Rewriting("", PASSTHROUGH_NOTE)
+    return wished
+
+
 def _targets(cache: Cache) -> dict[RouteKey, Endpoint | None]:
     nodes = {RouteKey(cache.id, Kind.NODE, node.id): node.endpoint for node in cache.nodes}
     endpoints = {RouteKey(cache.id, kind): endpoint for kind, endpoint in cache.endpoints.items()}
@@ -109,12 +156,16 @@ def _node_tls(told: NodeTls, entry: CacheEntry | StaticEntry) -> str:
 def _cache_route(config: Config, port: int, key: RouteKey, target: Endpoint | None, cache: Cache) -> Route:
     entry = config.caches[cache.entry]
     is_refused = cache.tls is NodeTls.REQUIRED and entry.nodes.tls == "off" and entry.clients.tls != "passthrough"
+    rewriting = rewriting_of(entry, cache)
     return Route(
         port=port,
         key=key,
         target=target,
         mode=cache.mode,
         fallback=_node_endpoints(cache.nodes) if key.kind is Kind.CONFIGURATION else (),
+        rewrite=rewriting.how,
+        rewrite_note=rewriting.note,
+        book=cache.id if rewriting.how else "",
         limit_group=_group(entry) if entry.has_own_limits else "",
         error=TLS_REQUIRED if is_refused else None,
         **_terms(config, entry, _node_tls(cache.tls, entry)),
@@ -122,11 +173,15 @@ def _cache_route(config: Config, port: int, key: RouteKey, target: Endpoint | No
 
 
 def _static_route(config: Config, static: StaticEntry) -> Route:
+    rewriting = static_rewriting(static)
     return Route(
         port=static.port,
         key=RouteKey(static.name, Kind.STATIC),
         target=static.target,
         mode=Mode.STATIC,
+        rewrite=rewriting.how,
+        rewrite_note=rewriting.note,
+        book=f"static:{static.rewrite}" if rewriting.how else "",
         limit_group=static.name if static.has_own_limits else "",
         **_terms(config, static, _node_tls(NodeTls.OFF, static)),
     )

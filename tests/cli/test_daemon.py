@@ -42,6 +42,23 @@ def test_warnings_are_printed_and_harm_nothing(natproxy: Run, config: Path) -> N
     assert "good" in done.out
 
 
+def test_what_cannot_be_rewritten_is_told_with_its_place(natproxy: Run, config: Path) -> None:
+    config.write_text(GOOD.replace("{id: my-redis}", "{id: my-redis, clients: {tls: passthrough}, rewrite: redis}"))
+    done = natproxy("check", "-c", config)
+    assert done.code == 0
+    assert done.err.startswith(f"warning: {config}:4: caches[0].rewrite: nothing is rewritten with clients.tls: pass")
+    assert done.err.count("\n") == 1
+
+
+def test_clients_that_would_be_told_the_wrong_host_are_warned_of(natproxy: Run, config: Path) -> None:
+    config.write_text(GOOD.replace("public_host", "# public_host"))
+    done = natproxy("check", "-c", config)
+    assert done.code == 0
+    assert done.err.startswith(f"warning: {config}:")
+    assert "public_host is missing" in done.err
+    assert done.err.count("\n") == 1
+
+
 def test_a_missing_file_is_exit_2(natproxy: Run, tmp_path: Path) -> None:
     done = natproxy("check", "-c", tmp_path / "missing.yaml")
     assert (done.code, done.out) == (2, "")

@@ -1,4 +1,4 @@
-"""natproxy.config.checks: what does not go together, and what is warned of."""
+"""natproxy.config.checks: what does not go together."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from natproxy.config.values import PortRange
 from natproxy.model import Endpoint
 from tests.config.samples import ALLOW, load, mistakes, only_mistake
 
+SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:natproxy/probe-AbCdEf"
 LOOPBACK = "listen: {address: 127.0.0.1}\n"
 
 
@@ -232,110 +233,26 @@ def test_what_does_go_together_in_tls(text: str) -> None:
     load(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "warned"),
-    [
-        ("clients: {tls: passthrough}, nodes: {tls: on}", "nodes.tls: means nothing with clients.tls: passthrough: "),
-        ("clients: {tls: passthrough}, nodes: {ca: /x}", "nodes.ca: means nothing with clients.tls: passthrough: "),
-        ("clients: {tls: passthrough}, nodes: {server_name: x}", "nodes.server_name: means nothing with clients.tls: "),
-        ("nodes: {tls: off, ca: /x}", "nodes.ca: means nothing with nodes.tls: off"),
-        ("nodes: {tls: off, server_name: x}", "nodes.server_name: means nothing with nodes.tls: off"),
-    ],
-)
-def test_what_is_said_of_nodes_in_vain_is_warned_of(text: str, warned: str) -> None:
-    (warning,) = load(f"{ALLOW}caches:\n- {{id: a, ports: 1-2, {text}}}\n").warnings
-    assert f":3: caches[0].{warned}" in warning
-    (warning,) = load(f"{ALLOW}static:\n- {{name: a, port: 1, target: 'h:1', {text}}}\n").warnings
-    assert f":3: static[0].{warned}" in warning
-
-
-def test_tls_to_a_static_target_must_be_said() -> None:
-    text = f"{ALLOW}static:\n- {{name: a, port: 1, target: 'h:1', nodes: {{ca: /x}}}}\n"
-    (warning,) = load(text).warnings
-    assert warning.endswith(
-        ":3: static[0].nodes.ca: means nothing with nodes.tls: auto, which is off for a static target: write on"
-    )
-    assert load(text.replace("ca:", "tls: on, ca:")).warnings == ()
-    assert load(text + "nodes: {tls: on}\n").warnings == ()
+PROBE = "caches:\n- {id: a, ports: 1-2, probe: {%s}}\n"
 
 
 @pytest.mark.parametrize(
-    ("common", "entries", "count"),
+    ("probe", "found"),
     [
-        ("nodes: {tls: on, ca: /x}", "caches: [{id: a, ports: 1-2, clients: {tls: passthrough}}]", 2),
-        ("nodes: {ca: /x}", "caches: [{id: a, ports: 1, clients: {tls: passthrough}}, {id: b, ports: 2}]", 0),
-        ("nodes: {ca: /x}", "static: [{name: a, port: 1, target: 'h:1'}]", 1),
-        ("nodes: {ca: /x}", "caches: [{id: b, ports: 2}]\nstatic: [{name: a, port: 1, target: 'h:1'}]", 0),
-        ("nodes: {tls: on}", "caches: [{id: b, ports: 2, nodes: {tls: off}}]", 0),
-        ("nodes: {tls: auto}", "caches: [{id: b, ports: 2, clients: {tls: passthrough}}]", 0),
+        ("", "has neither password_file nor secret_arn: write one of them"),
+        ("username: natproxy", "has neither password_file nor secret_arn: write one of them"),
+        ("password_file: null, secret_arn: null", "has neither password_file nor secret_arn: write one of them"),
+        (f"password_file: /x, secret_arn: '{SECRET}'", "has both password_file and secret_arn: write one of them"),
     ],
 )
-def test_what_is_said_of_all_nodes_is_warned_of_where_it_is_in_vain_for_all(
-    common: str, entries: str, count: int
-) -> None:
-    warnings = load(f"{ALLOW}{common}\n{entries}\n").warnings
-    assert len(warnings) == count
-    assert all(":2: nodes." in warning for warning in warnings)
+def test_a_probe_has_its_password_from_one_place(probe: str, found: str) -> None:
+    assert only_mistake(ALLOW + PROBE % probe) == f"3: caches[0].probe: {found}"
 
 
-def test_everyone_with_a_certificate_is_not_warned_of() -> None:
-    text = "clients: {allow: 0.0.0.0/0}\ncaches:\n- {id: a, ports: 1-2}\n"
-    assert len(load(text).warnings) == len(load(TLS + text).warnings) == 1
-    assert load(MUTUAL + text).warnings == ()
-    assert load(MUTUAL + text.replace("1-2", "1-2, clients: {allow: '::/0'}")).warnings == ()
-    (warning,) = load(MUTUAL + text + "- {id: b, ports: 3-4, clients: {tls: off}}\n").warnings
-    assert ":2: clients.allow: 0.0.0.0/0 lets everyone in" in warning
-    (warning,) = load(MUTUAL + text + "- {id: b, ports: 3-4, clients: {tls: off, allow: '::/0'}}\n").warnings
-    assert ":5: caches[1].clients.allow: ::/0 lets everyone in" in warning
-
-
-def test_everyone_may_be_written_and_is_warned_of() -> None:
-    text = """clients:
-  allow:
-  - 192.0.2.1
-  - 0.0.0.0/0
-caches:
-- {id: a, ports: 1-2, clients: {allow: "::/0"}}
-- {id: b, ports: 3-4, clients: {allow: "::ffff:0.0.0.0/96"}}
-"""
-    words = "lets everyone in who reaches these ports"
-    assert [warning.partition("natproxy.yaml:")[2] for warning in load(text).warnings] == [
-        f"4: clients.allow[1]: 0.0.0.0/0 {words}",
-        f"6: caches[0].clients.allow: ::/0 {words}",
-        f"7: caches[1].clients.allow: 0.0.0.0/0 {words}",
-    ]
-    assert load(LOOPBACK + text).warnings == ()
-
-
-@pytest.mark.parametrize("network", ["0.0.0.0/1", "198.0.0.0/7", "2000::/3", "::ffff:128.0.0.0/97"])
-def test_a_network_that_is_hardly_meant_is_warned_of(network: str) -> None:
-    (warning,) = load(f"clients: {{allow: '{network}'}}\ncaches: [{{id: a, ports: 1-2}}]\n").warnings
-    assert warning.endswith("lets a large part of the Internet in: is its prefix meant?")
-
-
-@pytest.mark.parametrize("network", ["10.0.0.0/8", "198.0.0.0/8", "fc00::/7", "2001:db8::/32"])
-def test_a_network_that_somebody_can_have_is_not_warned_of(network: str) -> None:
-    assert load(f"clients: {{allow: '{network}'}}\ncaches: [{{id: a, ports: 1-2}}]\n").warnings == ()
-
-
-def test_the_global_everyone_is_warned_of_once() -> None:
-    text = "clients: {allow: 0.0.0.0/0}\ncaches: [{id: a, ports: 1-2}, {id: b, ports: 3-4}]\n"
-    assert len(load(text).warnings) == 1
-
-
-def test_a_config_that_names_nothing_is_warned_of() -> None:
-    (warning,) = load("log: {level: info}").warnings
-    assert warning.endswith(":1: names no caches and no static routes: natproxy will have nothing to do")
-
-
-def test_an_entry_that_nothing_is_left_for_is_warned_of() -> None:
-    text = f"""{LOOPBACK}caches:
-- {{tags: {{a: b}}, ports: 1-2}}
-- {{tags: {{a: b, c: d}}, ports: 3-4}}
-- {{tags: {{a: x, c: d}}, ports: 5-6}}
-"""
-    (warning,) = load(text).warnings
-    assert warning.endswith(":4: caches[1]: is never used: caches[0] above it takes every cache with these tags")
+@pytest.mark.parametrize("wrong", ["password_file: x", "secret_arn: x", "password: x", "passwordfile: /x"])
+def test_nothing_is_concluded_from_a_password_s_place_that_is_wrong_itself(wrong: str) -> None:
+    key = wrong.partition(":")[0]
+    assert only_mistake(ALLOW + PROBE % wrong).startswith(f"3: caches[0].probe.{key}: ")
 
 
 _RANGES = st.builds(lambda first, more: PortRange(first, first + more), st.integers(1, 60), st.integers(0, 8))

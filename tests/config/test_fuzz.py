@@ -25,7 +25,7 @@ _keys = sorted(
 _scalars = st.sampled_from(
     ["", "null", "true", "off", "0", "1", "6379", "6379-6388", "15s", "0s", "auto", "a", "my-redis", "::1", "0.0.0.0/0",
      "127.0.0.1", "192.0.2.1/24", "legacy:1", "'x'", "[]", "{}", "*a", "&a", "&a x", "!t", "|", ">", "'", '"', "@",
-     "terminate", "passthrough", "on", "/x.crt", "1.2", "'*.a.b'", "a.b"]
+     "terminate", "passthrough", "on", "memcached", "/x.crt", "1.2", "'*.a.b'", "a.b"]
 )  # fmt: skip
 _trees = st.recursive(
     _scalars,
@@ -64,6 +64,9 @@ def is_safe(config: Config) -> None:
         assert entry.clients.certificates is None or asked
         assert entry.clients.allow is not None or asked or config.is_loopback_only
     assert config.tls is None or config.tls.crl is None or config.tls.client_ca is not None
+    for cache in config.caches:
+        assert cache.rewrite in {"auto", "off", "redis", "memcached"}
+        assert cache.probe is None or (cache.probe.password_file is None) != (cache.probe.secret_arn is None)
 
 
 def look_at(text: str | bytes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from natproxy.config import PortRange
+from natproxy.config import PortRange, Probe
 from tests.config.samples import ALLOW, load
 
 
@@ -19,7 +19,7 @@ def test_defaults() -> None:
     assert config.listen.ports is None
     assert (config.aws.region, config.aws.endpoint_url, config.aws.role_arn) == (None, None, None)
     assert (config.aws.refresh, config.aws.absent_after) == (15.0, 60.0)
-    assert (config.clients.tls, config.nodes.tls) == ("off", "auto")
+    assert (config.clients.tls, config.nodes.tls, config.rewrite) == ("off", "auto", "auto")
     assert (config.clients.max_connections, config.clients.max_connections_per_client) == (4096, 512)
     times = config.timeouts
     assert (times.connect, times.idle, times.keepalive, times.drain, times.stop) == (3.0, None, 30.0, 30.0, 5.0)
@@ -238,3 +238,50 @@ def test_the_public_ip_is_the_public_host_where_that_is_one() -> None:
     assert load("public_host: 203.0.113.73").public_ip == "203.0.113.73"
     assert load("public_host: cache.example").public_ip is None
     assert load("{public_host: 203.0.113.73, public_ip: 203.0.113.74}").public_ip == "203.0.113.74"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{}", ("", "")),
+        ("public_host: cache.example", ("cache.example", "")),
+        ("public_host: 203.0.113.73", ("203.0.113.73", "203.0.113.73")),
+        ("public_host: '2001:DB8::1'", ("2001:db8::1", "2001:db8::1")),
+        ("public_ip: 203.0.113.73", ("", "203.0.113.73")),
+        ("{public_host: cache.example, public_ip: 203.0.113.73}", ("cache.example", "203.0.113.73")),
+    ],
+)
+def test_what_clients_are_told_to_dial(text: str, told: tuple[str, str]) -> None:
+    assert load(text).advertised == told
+
+
+@pytest.mark.parametrize("common", [None, "auto", "off", "redis", "memcached"])
+@pytest.mark.parametrize("own", [None, "auto", "off", "redis", "memcached"])
+def test_every_entry_says_what_is_rewritten(common: str | None, own: str | None) -> None:
+    mine = "" if own is None else f", rewrite: {own}"
+    config = load(f"""{ALLOW}
+caches: [{{id: a, ports: 1-2{mine}}}]
+static: [{{name: s, port: 3, target: "h:1"{mine}}}]
+{"" if common is None else f"rewrite: {common}"}
+""")
+    expected = own or common or "auto"
+    assert (config.caches[0].rewrite, config.static[0].rewrite) == (expected, expected)
+    assert config.rewrite == (common or "auto")
+
+
+def test_as_whom_nodes_are_asked() -> None:
+    """The file need not be there: whoever asks opens it."""
+    arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:natproxy/probe-AbCdEf"
+    config = load(f"""{ALLOW}
+caches:
+  - {{id: a, ports: 1, probe: {{username: natproxy, password_file: /etc/natproxy/probe.txt}}}}
+  - {{id: b, ports: 2, probe: {{secret_arn: "{arn}"}}}}
+  - {{id: c, ports: 3}}
+  - {{id: d, ports: 4, probe: }}
+""")
+    assert [entry.probe for entry in config.caches] == [
+        Probe(username="natproxy", password_file=Path("/etc/natproxy/probe.txt")),
+        Probe(secret_arn=arn),
+        None,
+        None,
+    ]

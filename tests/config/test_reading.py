@@ -47,7 +47,7 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_lines() -> None:
         "5: clients.allow[1]: must be an IP address or network such as 198.51.100.27 or 198.51.100.0/24",
         "6: clients.tls: terminate needs the section tls, with natproxy's certificate and key",
         "8: caches[0].id: AWS keeps ids in lower case: write my-redis",
-        "10: caches[0].probe: is not in this version of natproxy; leave the key out",
+        "10: caches[0].probe.password: is an unknown key; did you mean password_file?",
         "11: caches[1]: has both id and tags: write one of them",
         "13: caches[1].ports: 6388-6390 overlaps 6379-6388 of caches[0]",
         "15: static[0].target: must be host:port alone, without a scheme, a user or a password",
@@ -56,8 +56,8 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_lines() -> None:
         "18: timeouts.conect: is an unknown key; did you mean connect?",
         "19: timeouts: is written twice: first on line 16",
         (
-            "21: zzz: is an unknown key; known here: clients, nodes, timeouts, public_host, public_ip, listen, aws, "
-            "caches, static, tls, workers, admin, state_dir, log, resolver"
+            "21: zzz: is an unknown key; known here: clients, nodes, timeouts, rewrite, public_host, public_ip, "
+            "listen, aws, caches, static, tls, workers, admin, state_dir, log, resolver"
         ),
     ]
 
@@ -150,6 +150,7 @@ SECRET = "hunter2 S3CRET"
         "aws: {{endpoint_url: 'http://[{0}'}}",
         "clients: {{allow: [{0}, '{0}/24', '1.2.3.4/{0}'], tls: {0}, max_connections: {0}, certificates: {0}}}",
         "caches: [{{id: {0}, tags: [{0}], ports: {0}, endpoints: {0}, probe: {{password: {0}}}}}]",
+        "caches: [{{id: a, rewrite: {0}, probe: {{username: ' {0}', password_file: {0}, secret_arn: {0}}}}}]",
         "static: [{{name: {0}, port: {0}, target: 'redis://:{0}@legacy:6379'}}]",
         "static: [{{name: a, port: 1, target: 'me:{0}@legacy:6379'}}, {{name: a, port: 2, target: 'legacy:{0}'}}]",
         "{{workers: {0}, admin: {0}, state_dir: {0}, log: {{level: {0}, format: {0}}}, resolver: {0}, tls: {0}}}",
@@ -188,6 +189,7 @@ resolver: 10.0.0.2
 public_host: cache.example
 tls: {certificate: /new.crt, key: /new.key, min_version: 1.3}
 nodes: {tls: on, ca: /nodes.crt}
+rewrite: off
 """
 
 
@@ -216,6 +218,7 @@ def test_a_reload_changes_all_but_what_waits_for_a_restart() -> None:
         "resolver",
         "public_host",
         "nodes",
+        "rewrite",
         "tls",
         "warnings",
         "path",

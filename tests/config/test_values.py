@@ -260,3 +260,46 @@ def test_regions_and_roles() -> None:
     assert values.role_arn(role) == role
     with pytest.raises(ValueError, match="must be the ARN of an IAM role"):
         values.role_arn("arn:aws:iam::123456789012:user/me")
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:secretsmanager:eu-west-1:123456789012:secret:natproxy/probe-AbCdEf",
+        "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:probe",
+        "arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:a/b_c+d=e.f@g!h-AbCdEf",
+    ],
+)
+def test_a_secret_is_named_by_its_arn(arn: str) -> None:
+    assert values.secret_arn(arn) == arn
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "natproxy/probe",
+        "arn:aws:iam::123456789012:role/natproxy",
+        "arn:aws:secretsmanager:eu-west-1:123456789012:secret:",
+        "arn:aws:secretsmanager:eu-west-1:12345:secret:probe",
+        "arn:aws:secretsmanager::123456789012:secret:probe",
+        "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a b",
+        "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a\n",
+        True,
+        ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:probe"],
+    ],
+)
+def test_what_is_no_secret_s_arn(wrong: object) -> None:
+    assert refusal(values.secret_arn, wrong).startswith("must be the ARN of a secret, such as arn:aws:secretsmanager:")
+
+
+def test_a_secret_s_arn_that_says_nothing() -> None:
+    assert refusal(values.secret_arn, None).startswith("has no value: write the ARN of a secret")
+
+
+def test_users_of_a_cache() -> None:
+    for name in ("default", "natproxy", "iam-user-01", "a", "x" * 120, "a.b@c:d"):
+        assert values.username(name) == name
+    for wrong in ("a b", " a", "a\n", "\x7f", "\u00e9", "x" * 121, ["a"]):
+        assert refusal(values.username, wrong).startswith("must be ")
+    assert refusal(values.username, True) == "must be text: put it in quotes"
+    assert refusal(values.username, "").startswith("has no value: write the name of a user")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from natproxy.controller.serving import Serving
 from natproxy.controller.sockets import Sockets
 from natproxy.controller.status import RouteStatus
 from natproxy.messages import Counts, RouteCounts
-from natproxy.model import Address, Cache, Kind, NodeTls, Outcome, Role, RouteState
+from natproxy.model import Address, Cache, Endpoint, Kind, Mode, NodeTls, Outcome, Role, RouteState
 from natproxy.plan.guard import Known
 from tests.controller.samples import Clock, Recorder, free_ports, knowledge
 from tests.plan.samples import host, key, node, redis, snapshot
@@ -67,6 +68,19 @@ async def test_an_open_route_is_shown_with_all_that_is_known(stage: Stage) -> No
     assert stage.only() == RouteStatus(
         route, RouteState.OPEN, "", (Address("10.0.1.230", 6379),), 3, Role.PRIMARY, "eu-west-1a"
     )
+
+
+async def test_a_role_that_aws_does_not_tell_is_what_an_engine_said(stage: Stage) -> None:
+    stage.settle(redis(nodes=(replace(PRIMARY_NODE, role=None),), endpoints={}, mode=Mode.CLUSTER_ENABLED))
+    assert (stage.only().role, stage.only().zone) == (None, "eu-west-1a")
+    stage.knowledge.take_roles("my-redis", [(NODE, 6379, Role.REPLICA)])
+    assert (stage.only().role, stage.only().zone) == (Role.REPLICA, "eu-west-1a")
+
+
+async def test_an_endpoint_has_neither_role_nor_zone(stage: Stage) -> None:
+    stage.settle(redis(nodes=(), endpoints={Kind.PRIMARY: Endpoint(host("my-redis-master"), 6379)}))
+    (status,) = [one for one in route_statuses(stage.knowledge, stage.serving) if one.route.key.kind is Kind.PRIMARY]
+    assert (status.role, status.zone) == (None, None)
 
 
 async def test_a_name_that_has_not_answered_yet(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from natproxy.config import Config, load_config
 from natproxy.controller.documents import PortsDocument, RoutesDocument
@@ -95,6 +96,7 @@ def test_a_route_is_shown_as_the_interface_says() -> None:
                         "tls": "passthrough",
                         "node_tls": "off",
                         "rewrite": "off",
+                        "rewrite_note": None,
                         "connections": 3,
                     }
                 ],
@@ -121,6 +123,18 @@ def test_a_route_shows_what_clients_speak_and_a_cache_what_it_accepts() -> None:
                 told.value,
                 client_tls,
             )
+
+
+@pytest.mark.parametrize(
+    ("how", "shown"),
+    [("", "off"), ("cluster", "redis"), ("replication", "redis"), ("memcached", "memcached")],
+)
+def test_a_route_shows_as_what_its_replies_are_rewritten(how: str, shown: str) -> None:
+    for note, told in (("", None), ("why", "why")):
+        route = Route(6389, NODE_KEY, None, Mode.CLUSTER_DISABLED, rewrite=how, rewrite_note=note)
+        document = routes_document(config(), Snapshot((MY_REDIS,)), [RouteStatus(route, RouteState.OPEN)], NOW)
+        (view,) = caches(document)["my-redis"]["routes"]
+        assert (view["rewrite"], view["rewrite_note"]) == (shown, told)
 
 
 def test_the_document_is_what_the_commands_read() -> None:

@@ -21,6 +21,8 @@ FULL = route(
     certificates=("dev1", "*.ci.example.com"),
     node_tls="on",
     node_ca="/tls/nodes.crt",
+    rewrite="memcached",
+    book="c",
     limits=LIMITS,
     limit_group="g",
     max_connections=7,
@@ -51,6 +53,8 @@ def test_all_of_a_route_is_told() -> None:
         node_ca="/tls/nodes.crt",
         names=("target", "n1"),
         handshake_seconds=2.0,
+        rewrite="memcached",
+        book="c",
         sniffs=False,
     )
 
@@ -59,6 +63,7 @@ def test_a_route_of_defaults() -> None:
     serve = serve_message(route(), BOOK, 0.0)
     assert (serve.node, serve.allow, serve.refuse, serve.certificates) == ("c-001/0001", None, None, None)
     assert (serve.client_tls, serve.node_tls, serve.names, serve.node_ca) == ("off", False, (), "")
+    assert (serve.rewrite, serve.book) == ("", "")
 
 
 def test_a_server_name_is_told_for_each_address() -> None:
@@ -84,6 +89,6 @@ def test_the_message_can_be_sent() -> None:
 
 def test_every_field_of_a_route_has_been_thought_of() -> None:
     """Who adds one says here whether a worker needs it."""
-    not_for_workers = {"key", "target", "mode", "fallback", "server_name", "limits", "error"}
+    not_for_workers = {"key", "target", "mode", "fallback", "server_name", "limits", "rewrite_note", "error"}
     told = {field.name for field in fields(Route)} - not_for_workers
     assert told <= set(Serve.__struct_fields__)

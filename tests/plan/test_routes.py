@@ -19,10 +19,11 @@ from natproxy.model import (
     RouteKey,
     Snapshot,
 )
-from natproxy.plan.changes import plan_changes
+from natproxy.plan.changes import ends_connections, plan_changes
 from natproxy.plan.ports import assign_ports
 from natproxy.plan.routes import (
     NO_PORT_YET,
+    PASSTHROUGH_NOTE,
     TLS_REQUIRED,
     Desired,
     Unplaced,
@@ -63,6 +64,8 @@ def test_the_guides_nodes_then_endpoints() -> None:
         target=Endpoint(host("my-redis-002.0001"), 6379),
         mode=Mode.CLUSTER_DISABLED,
         allow=LAPTOP,
+        rewrite="replication",
+        book="my-redis",
     )
 
 
@@ -263,6 +266,78 @@ def test_serverless_requires_tls() -> None:
         Kind.PRIMARY: (6379, Endpoint(host("my-serverless.serverless"), 6379), (), "on"),
         Kind.READER: (6380, Endpoint(host("my-serverless.serverless"), 6380), (), "on"),
     }
+
+
+CLUSTER, REPLICATION, MEMCACHED, NOTHING = "cluster", "replication", "memcached", ""
+NOT_REDIS = "the config says rewrite: redis, and this is a memcached cache: taken as rewrite: auto"
+NOT_MEMCACHED = "the config says rewrite: memcached, and this is a Redis or Valkey cache: taken as rewrite: auto"
+
+
+class TestRewriting:
+    @pytest.mark.parametrize(
+        ("mode", "engine", "auto", "redis", "memcached"),
+        [
+            (Mode.CLUSTER_ENABLED, "redis", CLUSTER, (CLUSTER, ""), (CLUSTER, NOT_MEMCACHED)),
+            (Mode.CLUSTER_COMPATIBLE, "valkey", CLUSTER, (CLUSTER, ""), (CLUSTER, NOT_MEMCACHED)),
+            (Mode.SERVERLESS, "valkey", CLUSTER, (CLUSTER, ""), (CLUSTER, NOT_MEMCACHED)),
+            (Mode.CLUSTER_DISABLED, "redis", REPLICATION, (REPLICATION, ""), (REPLICATION, NOT_MEMCACHED)),
+            (Mode.STANDALONE, "redis", NOTHING, (REPLICATION, ""), (NOTHING, NOT_MEMCACHED)),
+            (Mode.MEMCACHED, "memcached", MEMCACHED, (MEMCACHED, NOT_REDIS), (MEMCACHED, "")),
+            (Mode.MEMCACHED, "", MEMCACHED, (MEMCACHED, NOT_REDIS), (MEMCACHED, "")),
+            (Mode.SERVERLESS, "memcached", MEMCACHED, (MEMCACHED, NOT_REDIS), (MEMCACHED, "")),
+            (Mode.SERVERLESS, "", CLUSTER, (CLUSTER, ""), (CLUSTER, NOT_MEMCACHED)),
+        ],
+    )
+    def test_a_cache_is_rewritten_as_what_it_is(
+        self, mode: Mode, engine: str, auto: str, redis: tuple[str, str], memcached: tuple[str, str]
+    ) -> None:
+        cache = serverless("my-redis", mode=mode, engine=engine, tls=NodeTls.OFF)
+        expected = {"auto": (auto, ""), "off": ("", ""), "redis": redis, "memcached": memcached}
+        for written, (how, note) in expected.items():
+            for one in self.of(f"rewrite: {written}", cache):
+                assert (one.rewrite, one.rewrite_note, one.book) == (how, note, "my-redis" if how else "")
+            for one in self.of(f"clients: {{tls: passthrough}}, rewrite: {written}", cache):
+                assert (one.rewrite, one.book) == ("", "")
+                assert one.rewrite_note == (PASSTHROUGH_NOTE if how else note)
+
+    def of(self, own: str, cache: Cache) -> list[Route]:
+        found = list(by_port(desired(ALLOW + f"caches: [{{id: my-redis, ports: 1-9, {own}}}]", cache)).values())
+        assert found
+        return found
+
+    def test_every_mode_of_a_cache_has_been_thought_of(self) -> None:
+        for mode in set(Mode) - {Mode.STATIC}:
+            assert self.of("rewrite: auto", redis(mode=mode))
+
+    def test_every_route_of_a_cache_uses_its_one_book(self) -> None:
+        routes = by_port(desired(GUIDE, redis())).values()
+        assert {one.key.kind for one in routes} == {Kind.NODE, Kind.PRIMARY, Kind.READER}
+        assert {(one.rewrite, one.book) for one in routes} == {("replication", "my-redis")}
+
+    @pytest.mark.parametrize(
+        ("own", "expected"),
+        [
+            ("", ("", "", "")),
+            ("rewrite: auto", ("", "", "")),
+            ("rewrite: off", ("", "", "")),
+            ("rewrite: redis", ("cluster", "", "static:redis")),
+            ("rewrite: memcached", ("memcached", "", "static:memcached")),
+            ("rewrite: redis, clients: {tls: terminate}", ("cluster", "", "static:redis")),
+            ("rewrite: redis, clients: {tls: passthrough}", ("", PASSTHROUGH_NOTE, "")),
+            ("clients: {tls: passthrough}", ("", "", "")),
+        ],
+    )
+    def test_a_static_target_is_what_the_config_says(self, own: str, expected: tuple[str, str, str]) -> None:
+        text = ALLOW + TLS_FILES + f"static: [{{name: s, port: 6490, target: 's.internal:1', {own}}}]"
+        one = by_port(desired(text))[6490]
+        assert (one.rewrite, one.rewrite_note, one.book) == expected
+
+    def test_a_reload_of_another_wish_changes_the_route_and_ends_no_connection(self) -> None:
+        before = by_port(desired(GUIDE, redis()))
+        after = desired(GUIDE + "rewrite: off", redis()).routes
+        plan = plan_changes(before, after)
+        assert [one.port for one in plan.retarget] == [6379, 6380, 6381, 6382, 6383]
+        assert not any(ends_connections(before[one.port], one, is_reload=True) for one in plan.retarget)
 
 
 def test_what_found_no_port_is_told_apart_and_stops_nothing_else() -> None:

@@ -104,7 +104,7 @@ def test_the_commands_and_the_admin_side_tell_the_same(cloud: Cloud, natproxy: N
     first = served["caches"][0]["routes"][0]
     assert set(first) == {
         "port", "kind", "node", "role", "zone", "target", "addresses", "state", "reason", "tls", "node_tls",
-        "rewrite", "connections",
+        "rewrite", "rewrite_note", "connections",
     }  # fmt: skip
     assert first["node"] == {"cluster": "my-redis-001", "id": "0001"}
     assert first["addresses"] == ["{}:{}".format(*cloud.where("my-redis-001"))]
