@@ -200,6 +200,8 @@ class FinishedConnection(msgspec.Struct, frozen=True, array_like=True):
     node_tls: str = ""
     is_verified: bool = True
     """False where the handshake failed, so that name and serial are what the client claims."""
+    unread: str = ""
+    """Why nobody reads along any more (wire.rewriter.Fallback); empty = somebody does, or none ever did."""
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):
@@ -223,7 +225,7 @@ class DialRecovered(msgspec.Struct, frozen=True, tag=True):
 
 
 class Hint(msgspec.Struct, frozen=True, tag=True):
-    """What passed by on a port says that AWS and DNS may tell something new. At most one a second of each port."""
+    """What passed by on a port says that AWS and DNS may tell something new. At most one a second of each sort."""
 
     port: int
     hint: str
@@ -231,7 +233,7 @@ class Hint(msgspec.Struct, frozen=True, tag=True):
 
 
 class Learnt(msgspec.Struct, frozen=True, tag=True):
-    """Roles that a topology reply told of on its way. At most one a second of each book, and only where they are new."""
+    """Roles that a topology reply told of on its way. At most one a second of each book, where they are new."""
 
     book: str
     roles: tuple[tuple[str, int, str], ...]

@@ -78,6 +78,7 @@ def log_connection(logger: logging.Logger, connection: FinishedConnection) -> No
         client_tls=connection.client_tls or None,
         address=connection.address or None,
         node_tls=connection.node_tls or None,
+        unread=connection.unread or None,
         client_bytes=connection.client_bytes,
         node_bytes=connection.node_bytes,
         seconds=connection.seconds,

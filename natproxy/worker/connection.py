@@ -18,6 +18,7 @@ from natproxy.worker.dial import Dial
 from natproxy.worker.handshake import Handshake, TlsEnd
 from natproxy.worker.liveness import acknowledge, close_by_reset
 from natproxy.worker.loop import OUT, READ
+from natproxy.worker.reading import Reading
 from natproxy.worker.relay import Relay
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Connection:
         "limit_group",
         "node_name",
         "port",
+        "reading",
         "relay",
         "shown",
         "started",
@@ -80,6 +82,8 @@ class Connection:
         self.tls_versions = ("", "")
         """What is spoken with the client, and with the node."""
         self.relay: Relay | None = None
+        self.reading: Reading | None = None
+        """Set where a rewriter reads along."""
         self.due_at: float | None = None
         """When this connection is to be closed, if it has not ended by then."""
         self.due_outcome = Outcome.STOPPED
@@ -271,7 +275,13 @@ class Connection:
         client_end = self._client_end
         self._client = self._client_end = self._node = None
         port.node_reached()
-        self.relay = Relay(port.loop, client, node, self._relay_ended, client_tls=client_end, node_tls=node_end)
+        rewriter = None
+        if port.serve.rewrite and self.address is not None:
+            self.reading = Reading(port, client, self.address)
+            rewriter = self.reading.rewriter()
+        self.relay = Relay(
+            port.loop, client, node, self._relay_ended, client_tls=client_end, node_tls=node_end, rewriter=rewriter
+        )
         self.relay.client.is_strange = port.serve.sniffs
         self.relay.start(client_events=self._client_events, node_events=node_events)
 

@@ -28,6 +28,7 @@ from natproxy.errors import unforeseen
 from natproxy.model import Outcome
 from natproxy.tls.first_bytes import is_tls
 from natproxy.worker import liveness
+from natproxy.worker.endings import LastWords
 from natproxy.worker.loop import ERROR, IN, OUT, READ_WRITE
 from natproxy.worker.pipe import PIPES, Pipe, unread_bytes
 
@@ -43,9 +44,6 @@ SPLICE_BYTES = 128 * 1024
 READS_PER_TURN = 4
 """A leg that has moved this many full buffers lets the others have their turn."""
 
-LAST_WORDS_SECONDS = 5.0
-"""How long a peer may take no more of what the other said before it broke."""
-_LOOK_SECONDS = 0.05
 UNUSUAL = ~(IN | OUT)
 """The end, an error, urgent data: the socket must then be read up to EAGAIN."""
 
@@ -82,6 +80,8 @@ class Leg:
     )
 
     speaks_tls = False
+    reads_along = False
+    """A rewriter looks at what is read here (framed.py)."""
     peer: Leg
 
     def __init__(self, relay: Relay, sock: socket.socket) -> None:
@@ -142,14 +142,17 @@ class Leg:
                 sent = 0
             except OSError as error:
                 sent = count if peer.write_failed(error) else -1
-        if sent == count < SMALL_BYTES:
-            return
-        if sent == count:
+        if not sent == count < SMALL_BYTES:
+            self._leave_smooth(data, sent)
+
+    def _leave_smooth(self, data: bytes | memoryview, sent: int) -> None:
+        """Go on after a read that filled the buffer, or a write that did not take it all; -1 = the peer saw to it."""
+        if sent == len(data):
             self.is_bulk = True
             self.pump(until_empty=True)
             return
         if sent >= 0:
-            peer.keep(data[sent:])
+            self.peer.keep(bytes(data[sent:]))
         self.is_readable = True
 
     def serve(self, events: int) -> None:
@@ -201,7 +204,8 @@ class Leg:
             if is_large:
                 # An edge may tell of what has been read already: that says nothing of what comes next.
                 self.is_bulk = count >= SMALL_BYTES or not count
-                is_large = count == (SPLICE_BYTES if is_clear else BUFFER_BYTES)
+                is_full = count == (SPLICE_BYTES if is_clear else BUFFER_BYTES)
+                is_large = is_full or self._opaque_bytes() >= SMALL_BYTES
                 # A splice that took less has not necessarily emptied the socket.
                 if not (is_large or until_empty or (is_clear and unread_bytes(self.fd))):
                     break
@@ -224,9 +228,10 @@ class Leg:
 
     def _move_much(self, is_clear: bool) -> int:
         """The same, at most BUFFER_BYTES; 0 where there is nothing."""
-        if is_clear and (pipe := PIPES.take()) is not None:
+        most = self._spliceable_bytes() if is_clear else 0
+        if most and (pipe := PIPES.take()) is not None:
             try:
-                count = pipe.fill(self.fd, SPLICE_BYTES)
+                count = pipe.fill(self.fd, most)
             except OSError as error:
                 PIPES.give_back(pipe)
                 if isinstance(error, BlockingIOError):
@@ -242,16 +247,28 @@ class Leg:
         count = self.sock.recv_into(BUFFER)
         return self._move(count, VIEW[:count])
 
+    def _spliceable_bytes(self) -> int:
+        """Return how much of what comes next may go on unseen, in one splice; 0 = it has to be looked at."""
+        return SPLICE_BYTES
+
+    def _opaque_bytes(self) -> int:
+        """Return how many bytes that come next are known to be the inside of a value."""
+        return 0
+
     def _move(self, count: int, data: bytes | memoryview | Pipe) -> int:
         if not count:
             self._take_end()
             return -1
         self.received_bytes += count
-        if self.peer.write_pipe(data) if isinstance(data, Pipe) else self.peer.write(data):
+        if self._forward(data):
             return count
         # Edge-triggered: the kernel will not repeat this edge, so the reading is resumed from the flush.
         self.is_readable = True
         return -1
+
+    def _forward(self, data: bytes | memoryview | Pipe) -> bool:
+        """Have the peer write what was read here. True where all went."""
+        return self.peer.write_pipe(data) if isinstance(data, Pipe) else self.peer.write(data)
 
     def _take_end(self) -> None:
         self.has_eof = True
@@ -383,29 +400,3 @@ class Leg:
         """Return how much of what this leg said its peer has not acknowledged; 1 stands for what is not read yet."""
         waiting = len(self.peer.pending) if self.peer.pending is not None else 0
         return waiting + liveness.queued_bytes(self.peer.sock) + (self.is_readable and not self.has_eof)
-
-
-class LastWords:
-    """Delivers what a leg said before it broke, then resets the other one: a reset now would throw it away."""
-
-    __slots__ = ("_error", "_left", "_leg", "_progress_at", "_relay")
-
-    def __init__(self, leg: Leg, error: OSError) -> None:
-        self._leg = leg
-        self._relay = leg.relay
-        self._error = error
-        self._left = -1
-        self._progress_at = leg.relay.loop.now
-
-    def look(self) -> None:
-        """End the relay, or look again in a while."""
-        relay = self._relay
-        if relay.is_over:
-            return
-        left = self._leg.unheard_bytes()
-        if left != self._left:
-            self._left, self._progress_at = left, relay.loop.now
-        if not left or relay.loop.now - self._progress_at >= LAST_WORDS_SECONDS:
-            relay.leg_failed(self._leg, self._error)
-        else:
-            relay.loop.call_later(_LOOK_SECONDS, self.look)

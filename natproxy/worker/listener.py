@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import errno
 import itertools
 import socket
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from natproxy.messages import DIAL_BUCKETS, FinishedConnection, RouteCounts, Serve
+from natproxy.messages import FinishedConnection, Serve
 from natproxy.model import Address, HandshakeFailure, Outcome
+from natproxy.wire.book import Book
 from natproxy.worker.access import AllowList, plain_ip
 from natproxy.worker.connection import Connection
+from natproxy.worker.counts import PortCounts
 from natproxy.worker.liveness import set_up_listening
 from natproxy.worker.loop import Loop
 from natproxy.worker.sessions import Sessions
@@ -28,6 +28,7 @@ STRANGERS = frozenset(
     {Outcome.CLIENT_HANDSHAKE, Outcome.REVOKED, Outcome.CERTIFICATE_NOT_ALLOWED, Outcome.TLS_ON_CLEAR_PORT}
 )
 """Ends that whoever reaches the port can bring about as often as he likes: their log lines are limited."""
+NO_BOOK = Book()
 AVOID_SECONDS = 5.0
 """How long an address that did not answer is tried last."""
 _GONE_BEFORE_ACCEPT = frozenset(
@@ -202,6 +203,7 @@ class Port:
         serve = self.serve
         address = None if connection is None else connection.address
         shown = None if connection is None else connection.shown
+        reading = None if connection is None else connection.reading
         client_tls, node_tls = ("", "") if connection is None else connection.tls_versions
         self.worker.reports.log_finished(
             FinishedConnection(
@@ -221,8 +223,14 @@ class Port:
                 client_tls=client_tls,
                 node_tls=node_tls,
                 is_verified=shown is None or shown.is_verified,
+                unread="" if reading is None or reading.fallback is None else reading.fallback.value,
             )
         )
+
+    @property
+    def book(self) -> Book:
+        """Which public port stands for which node here, as of now."""
+        return self.worker.books.get(self.serve.book, NO_BOOK)
 
     def addresses_in_order(self) -> Sequence[Address]:
         """Return what to dial, best first: those that lately did not answer come last."""
@@ -304,72 +312,3 @@ class Port:
         self.stop_listening()
         for connection in list(self.connections):
             connection.end(outcome)
-
-
-class PortCounts:
-    """What happened on a port since it was last told; refusals are counted among ``ended`` but never ``opened``."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._live: defaultdict[Address, int] = defaultdict(int)
-        self._start()
-
-    def _start(self) -> None:
-        self.opened = 0
-        self.ended: defaultdict[Outcome, int] = defaultdict(int)
-        self._client_bytes = 0
-        self._node_bytes = 0
-        self._dials: list[int] = []
-        self._dial_seconds = 0.0
-        self._handshakes: dict[str, Counter[str]] = {"client": Counter(), "node": Counter()}
-
-    def shaken(self, side: str, failure: HandshakeFailure | None) -> None:
-        """Count a TLS handshake with the client or the node; ``failure`` None = it is done."""
-        self._handshakes[side]["ok" if failure is None else failure.value] += 1
-
-    def dialled(self, address: Address, seconds: float) -> None:
-        """Count a successful dial to ``address``, where a connection now lives."""
-        if not self._dials:
-            self._dials = [0] * (len(DIAL_BUCKETS) + 1)
-        self._dials[bisect.bisect_left(DIAL_BUCKETS, seconds)] += 1
-        self._dial_seconds += seconds
-        self._live[address] += 1
-
-    def left(self, address: Address) -> None:
-        """Count one live connection to ``address`` less."""
-        self._live[address] -= 1
-        if not self._live[address]:
-            del self._live[address]
-
-    def add_bytes(self, connection: Connection) -> bool:
-        """Take in the bytes a connection has moved since it was last asked; True where there were any."""
-        relay = connection.relay
-        if relay is None:
-            return False
-        client_bytes = relay.client.received_bytes - connection.counted_client_bytes
-        node_bytes = relay.node.received_bytes - connection.counted_node_bytes
-        connection.counted_client_bytes += client_bytes
-        connection.counted_node_bytes += node_bytes
-        self._client_bytes += client_bytes
-        self._node_bytes += node_bytes
-        return bool(client_bytes or node_bytes)
-
-    def take(self, open_now: int) -> RouteCounts | None:
-        """Return the counts and start anew; None where there is nothing to tell."""
-        if not (open_now or self.opened or self.ended or self._live):
-            return None
-        counts = RouteCounts(
-            port=self._port,
-            open=open_now,
-            opened=self.opened,
-            ended={outcome.value: count for outcome, count in self.ended.items()},
-            client_bytes=self._client_bytes,
-            node_bytes=self._node_bytes,
-            dials=tuple(self._dials),
-            dial_seconds=self._dial_seconds,
-            live=tuple((address.ip, address.port, count) for address, count in self._live.items()),
-            client_handshakes=dict(self._handshakes["client"]),
-            node_handshakes=dict(self._handshakes["node"]),
-        )
-        self._start()
-        return counts

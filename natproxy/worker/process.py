@@ -22,11 +22,13 @@ from natproxy import messages
 from natproxy.channel import Channel, worker_end
 from natproxy.errors import ChannelError
 from natproxy.model import Address, Outcome
+from natproxy.wire.book import Book
 from natproxy.worker.access import Census, plain_ip
 from natproxy.worker.connection import Connection
+from natproxy.worker.counts import PortCounts
 from natproxy.worker.credentials import Credentials
 from natproxy.worker.handshake import Handshakes
-from natproxy.worker.listener import ListeningSocket, Port, PortCounts
+from natproxy.worker.listener import ListeningSocket, Port
 from natproxy.worker.liveness import dead_after_seconds
 from natproxy.worker.loop import EXCLUSIVE, IN, OUT, Loop
 from natproxy.worker.pipe import MOST_PIPES
@@ -59,6 +61,8 @@ class Worker:
         self.credentials = Credentials()
         self.handshakes = Handshakes(self.loop)
         self.reports = Reports(self.loop, channel)
+        self.books: dict[str, Book] = {}
+        """Which public port stands for which node, by cache."""
         self.open = 0
         """Connections, whether they count for a limit yet or not."""
         self.spread = spread
@@ -139,6 +143,8 @@ class Worker:
                 self.credentials.take(message)
                 for served in self._ports.values():
                     served.look_at_certificates()
+            case messages.Book():
+                self._take_book(message)
             case messages.Serve():
                 self._serve(message, fds)
             case messages.Unserve():
@@ -152,6 +158,10 @@ class Worker:
                 self.reports.logs_connections = message.log_connections
             case messages.Stop():
                 self._stop(message.seconds)
+
+    def _take_book(self, told: messages.Book) -> None:
+        ports = {(host, port): public for host, port, public in told.ports}
+        self.books[told.name] = Book(ports, told.public_host, told.public_ip, told.version)
 
     def _serve(self, serve: messages.Serve, fds: list[int]) -> None:
         sockets = [socket.socket(fileno=fd) for fd in fds]

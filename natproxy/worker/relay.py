@@ -7,7 +7,7 @@ How a connection ends (interface of natproxy, "When a live connection ends"):
 - A reset on one leg resets the other (SO_LINGER 0), so that neither side takes a broken answer for a whole one.
 - Writing to a leg fails, or it is reset after its EOF: its own last words may still lie in the kernel, unread or on
   their way (an error reply, then a close, while the peer went on sending). They are delivered before the reset is
-  passed on (``leg.LastWords``), because a reset throws away what its receiver has not got yet.
+  passed on (``endings.LastWords``), because a reset throws away what its receiver has not got yet.
 
 The seam: ``Relay(loop, client, node, on_end)``, ``start()``, ``end(outcome)``, ``check(keepalive_seconds)``, and the
 counts of bytes. A leg is clear (leg.py), or speaks TLS (tlsleg.py).
@@ -22,7 +22,9 @@ from collections.abc import Callable
 
 from natproxy.model import Outcome
 from natproxy.tls.failures import why
+from natproxy.wire.rewriter import Rewriter
 from natproxy.worker import liveness
+from natproxy.worker.framed import AnsweringLeg, AnsweringTlsLeg, AskingLeg, AskingTlsLeg
 from natproxy.worker.handshake import TlsEnd
 from natproxy.worker.leg import UNUSUAL, Leg
 from natproxy.worker.loop import OUT, Loop
@@ -35,7 +37,7 @@ class Relay:
     """Joins a client's socket and a node's; owns both from ``start`` on and closes them at the end.
 
     ``on_end(outcome, detail)`` is called once, after both sockets are closed. ``..._tls``: what came of the handshake
-    there; such a leg is pumped at the start in any case, for what came early.
+    there; such a leg is pumped at the start in any case, for what came early. ``rewriter``: who reads along.
     """
 
     __slots__ = ("_ended_first", "_is_kept_alive", "_on_end", "client", "is_over", "loop", "node")
@@ -49,10 +51,17 @@ class Relay:
         *,
         client_tls: TlsEnd | None = None,
         node_tls: TlsEnd | None = None,
+        rewriter: Rewriter | None = None,
     ) -> None:
         self.loop = loop
-        self.client = Leg(self, client) if client_tls is None else TlsLeg(self, client, client_tls)
-        self.node = Leg(self, node) if node_tls is None else TlsLeg(self, node, node_tls)
+        self.client: Leg
+        self.node: Leg
+        if rewriter is None:
+            self.client = Leg(self, client) if client_tls is None else TlsLeg(self, client, client_tls)
+            self.node = Leg(self, node) if node_tls is None else TlsLeg(self, node, node_tls)
+        else:
+            self.client = _asking_leg(self, client, client_tls, rewriter)
+            self.node = _answering_leg(self, node, node_tls, rewriter)
         self.client.peer = self.node
         self.node.peer = self.client
         self.is_over = False
@@ -153,3 +162,11 @@ class Relay:
         del self._on_end
         for leg in (self.client, self.node):
             del leg.peer, leg.relay
+
+
+def _asking_leg(relay: Relay, sock: socket.socket, end: TlsEnd | None, rewriter: Rewriter) -> Leg:
+    return AskingLeg(relay, sock, rewriter) if end is None else AskingTlsLeg(relay, sock, end, rewriter)
+
+
+def _answering_leg(relay: Relay, sock: socket.socket, end: TlsEnd | None, rewriter: Rewriter) -> Leg:
+    return AnsweringLeg(relay, sock, rewriter) if end is None else AnsweringTlsLeg(relay, sock, end, rewriter)

@@ -15,7 +15,9 @@ from natproxy import messages
 from natproxy.channel import Channel
 from natproxy.errors import ChannelError
 from natproxy.model import Outcome
-from natproxy.worker.listener import Port, PortCounts
+from natproxy.wire.rewriter import Hint
+from natproxy.worker.counts import PortCounts
+from natproxy.worker.listener import Port
 from natproxy.worker.loop import IN, OUT, Loop
 
 _LOG_SECONDS = 0.05
@@ -41,6 +43,11 @@ class Reports:
         self._sessions: Counter[tuple[str, str, str, bool]] = Counter()
         self._refusals: Counter[Outcome] = Counter()
         """Of this second."""
+        self._hinted: set[tuple[int, Hint]] = set()
+        self._learning: set[str] = set()
+        """Told of in this second."""
+        self._learnt: dict[str, tuple[tuple[str, int, str], ...]] = {}
+        """Told last, by book."""
         self._last_counts: list[messages.RouteCounts] = []
         """Of ports that are served no longer."""
 
@@ -64,6 +71,19 @@ class Reports:
     def dial_recovered(self, port: int) -> None:
         """A hint: the port's node answers again."""
         self.tell(messages.DialRecovered(port))
+
+    def hint(self, port: int, hint: Hint) -> None:
+        """A hint: what passes by here says that AWS and DNS may tell something new. Once a second of each sort."""
+        if (port, hint) not in self._hinted:
+            self._hinted.add((port, hint))
+            self.tell(messages.Hint(port, hint.value))
+
+    def learnt(self, book: str, roles: tuple[tuple[str, int, str], ...]) -> None:
+        """Tell the roles that a topology reply told of, where they are new, not more often than once a second."""
+        if book not in self._learning and self._learnt.get(book) != roles:
+            self._learning.add(book)
+            self._learnt[book] = roles
+            self.tell(messages.Learnt(book, roles))
 
     # Log lines.
 
@@ -105,8 +125,10 @@ class Reports:
             self._last_counts.append(told)
 
     def second_begins(self) -> None:
-        """Allow refusals their lines again."""
+        """Allow refusals their lines again, and hints to be given."""
         self._refusals.clear()
+        self._hinted.clear()
+        self._learning.clear()
 
     def tell_counts(self, ports: Iterable[Port], open_now: int, *, at_once: bool = False) -> None:
         """Tell all counts, and start anew; where the controller is far behind only if it must be ``at_once``."""

@@ -10,7 +10,7 @@ is plain, and only here in between is TLS. Three things differ.
   passed on as a close_notify, though: to a peer that speaks TLS too the cut shows as a cut.
 - Half-closing. TLS before 1.3 has none, and peers that see close_notify mostly close at once. So when nothing more is
   to come for this leg, it says close_notify and FIN after the last byte, and what its peer still says is passed on
-  until it ends or has been quiet for ``CLOSING_SECONDS`` (``Closing``). A peer that is still reading is not hurried.
+  until it ends or has been quiet for ``endings.CLOSING_SECONDS``. A peer that is still reading is not hurried.
 """
 
 from __future__ import annotations
@@ -23,16 +23,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from natproxy.model import Outcome
-from natproxy.worker import liveness
+from natproxy.worker.endings import Closing
 from natproxy.worker.handshake import TlsEnd
 from natproxy.worker.leg import BUFFER_BYTES, READS_PER_TURN, UNUSUAL, VIEW, Leg
 
 if TYPE_CHECKING:
     from natproxy.worker.relay import Relay
 
-CLOSING_SECONDS = 2.0
-"""How long a peer that was told of the end may be quiet before its connection is closed."""
-_LOOK_SECONDS = 0.25
 _SLICE_BYTES = 16 * 1024
 """The most a TLS record holds."""
 _MOST_PENDING_BYTES = 2 * BUFFER_BYTES
@@ -94,7 +91,10 @@ class TlsLeg(Leg):
         """The socket is to be shut once ``pending`` is empty."""
 
     def ready(self, events: int) -> None:  # noqa: C901 (the hot path is one piece)
-        """Serve the events of this socket; by far the most often they are one record, whose data all goes on."""
+        """Serve the events of this socket; by far the most often they are one record, whose data all goes on.
+
+        What Leg.ready does, written out here: a call in between would cost what this path wins.
+        """
         if not self.is_smooth or events & UNUSUAL:
             self.serve(events)
             return
@@ -118,8 +118,8 @@ class TlsLeg(Leg):
         if total and len(data) - total < _TWO_RECORDS_BYTES and not self._incoming.pending:
             self.received_bytes += total
             peer = self.peer
-            if peer.speaks_tls:
-                self.is_readable = not peer.write(VIEW[:total])
+            if peer.speaks_tls or self.reads_along:
+                self.is_readable = not self._forward(VIEW[:total])
                 return
             try:
                 sent = _write(peer.fd, VIEW[:total])
@@ -242,7 +242,7 @@ class TlsLeg(Leg):
         has_room = True
         if total:
             self.received_bytes += total
-            has_room = self.peer.write(VIEW[:total])
+            has_room = self._forward(VIEW[:total])
             # Nothing is undecrypted now, but the kernel may hold more, and will not tell of it again.
             self.is_readable = not has_room
         if not relay.is_over and self._outgoing.pending:
@@ -374,28 +374,3 @@ class TlsLeg(Leg):
         super().close(is_reset=is_reset)
         # Whatever else still knows this leg: OpenSSL's tens of KiB go now.
         del self._tls, self._encrypt, self._read, self._feed, self._incoming, self._outgoing
-
-
-class Closing:
-    """Ends the relay of a leg that was told of the end, once it is quiet and has taken all."""
-
-    __slots__ = ("_leg", "_quiet_since", "_received", "_relay")
-
-    def __init__(self, leg: TlsLeg) -> None:
-        self._leg = leg
-        self._relay = leg.relay
-        self._received = -1
-        self._quiet_since = leg.relay.loop.now
-
-    def look(self) -> None:
-        """End the relay, or look again in a while."""
-        leg, relay = self._leg, self._relay
-        if relay.is_over:
-            return
-        has_work = leg.pending is not None or leg.peer.pending is not None or liveness.queued_bytes(leg.sock)
-        if has_work or leg.received_bytes != self._received:
-            self._received, self._quiet_since = leg.received_bytes, relay.loop.now
-        if relay.loop.now - self._quiet_since >= CLOSING_SECONDS:
-            relay.end_well()
-        else:
-            relay.loop.call_later(_LOOK_SECONDS, self.look)

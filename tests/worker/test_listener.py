@@ -12,9 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from natproxy import messages
-from natproxy.messages import DIAL_BUCKETS
 from natproxy.model import Address, Outcome
-from natproxy.worker.listener import AVOID_SECONDS, Port, PortCounts
+from natproxy.worker.listener import AVOID_SECONDS, Port
 from natproxy.worker.loop import Loop
 from natproxy.worker.process import Worker
 from tests.worker.hand import listen, reset
@@ -353,24 +352,6 @@ def test_bytes_are_counted_while_a_connection_lives(running: Running, node: sock
         echo_once(client, inside)
         totals = running.counts(port)
         assert (totals.client_bytes, totals.node_bytes) == (8, 8)
-
-
-def test_dials_are_counted_by_the_first_bucket_that_holds_them() -> None:
-    counts = PortCounts(1)
-    address = Address("127.0.0.1", 1)
-    for seconds in (0.0, DIAL_BUCKETS[0], DIAL_BUCKETS[0] * 1.001, DIAL_BUCKETS[-1], 1000.0):
-        counts.dialled(address, seconds)
-    taken = counts.take(5)
-    assert taken is not None
-    assert taken.dials == (2, 1, *[0] * (len(DIAL_BUCKETS) - 3), 1, 1)
-    assert taken.live == (("127.0.0.1", 1, 5),)
-    # The next ones start anew; what lives on is told again.
-    again = counts.take(5)
-    assert again is not None
-    assert (again.opened, again.dials, again.dial_seconds, again.live) == (0, (), 0.0, taken.live)
-    for _ in range(5):
-        counts.left(address)
-    assert counts.take(0) is None
 
 
 # Where to dial.

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.model import Outcome
+from natproxy.worker import endings, liveness, tlsleg
 from natproxy.worker import leg as leg_module
-from natproxy.worker import liveness, tlsleg
 from natproxy.worker.leg import BUFFER_BYTES, READS_PER_TURN, Leg
 from natproxy.worker.loop import ERROR, HUP, IN, OUT, READ_WRITE
 from natproxy.worker.pipe import Pipe, Pipes
@@ -59,7 +59,7 @@ def mix(request: pytest.FixtureRequest) -> Mix:
 def no_haste() -> Iterator[None]:
     """These tests take their time over the other direction."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tlsleg, "CLOSING_SECONDS", 600.0)
+        patch.setattr(endings, "CLOSING_SECONDS", 600.0)
         yield
 
 
@@ -582,7 +582,7 @@ def test_last_words_that_do_not_fit_anywhere_yet_are_whole(mix: Mix) -> None:
 
 
 def test_last_words_that_nobody_reads_do_not_keep_a_relay_alive(mix: Mix, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leg_module, "LAST_WORDS_SECONDS", 0.2)
+    monkeypatch.setattr(endings, "LAST_WORDS_SECONDS", 0.2)
     with joined(mix, receive_buffer=SMALL, send_buffer=SMALL) as pair:
         pair.stuff(pair.node, is_all_sent=True)
         close_and_wait(pair.node, pair.relay.node)

@@ -11,7 +11,7 @@ from natproxy import messages
 from natproxy.channel import controller_end, worker_end
 from natproxy.model import Outcome
 from natproxy.worker import process, reports
-from natproxy.worker.listener import PortCounts
+from natproxy.worker.counts import PortCounts
 from natproxy.worker.loop import IN, Loop
 from natproxy.worker.reports import Reports
 from tests.worker.hand import reset

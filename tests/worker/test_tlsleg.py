@@ -9,8 +9,8 @@ import socket
 import pytest
 
 from natproxy.model import Outcome
+from natproxy.worker import endings, tlsleg
 from natproxy.worker import leg as leg_module
-from natproxy.worker import tlsleg
 from natproxy.worker.handshake import TlsEnd
 from natproxy.worker.leg import BUFFER_BYTES
 from natproxy.worker.liveness import queued_bytes
@@ -30,14 +30,14 @@ Ends = tuple[TlsEnd, TlsPeer]
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait shortly where quiet peers are waited for."""
-    monkeypatch.setattr(tlsleg, "CLOSING_SECONDS", 0.2)
-    monkeypatch.setattr(tlsleg, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(endings, "CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(endings, "_CLOSING_LOOK_SECONDS", 0.02)
 
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait longer for quiet peers than any test takes."""
-    monkeypatch.setattr(tlsleg, "CLOSING_SECONDS", 600.0)
+    monkeypatch.setattr(endings, "CLOSING_SECONDS", 600.0)
 
 
 def tls_of(peer: Peer) -> TlsPeer:
