@@ -7,10 +7,11 @@ anywhere. Never does it wait, raise on what peers send, or keep more than ``MOST
 Two shortcuts keep it cheap (worker/framed.py is what takes them):
 
 - ``is_one_request(data)`` not None: that is one whole command, which asks nothing special, between commands: instead of
-  calling ``requests``, 1 is added to ``ahead``. ``is_one_reply(data)`` not None, and ``ahead`` not 0: that is the whole,
-  plain reply to one of these: instead of calling ``replies``, 1 is taken off. Both are changed by the rewriter at will.
+  calling ``requests``, 1 is added to ``ahead``. ``is_one_reply(data)`` not None, and ``ahead`` not 0: that is the plain
+  reply to one of these, whole: instead of calling ``replies``, 1 is taken off. The rewriter changes both at will.
 - ``request_opaque`` / ``reply_opaque``: so many bytes that come next are the inside of a value. Whoever moves them
-  unseen subtracts them.
+  unseen subtracts them. Where it is 0, ``large_request(head)`` / ``large_reply(head)`` looks ahead: if ``head`` begins
+  a plain command or reply whose only or last value is large, that is accounted for, and its whole length is opaque.
 """
 
 from __future__ import annotations
@@ -106,6 +107,12 @@ class Rewriter(Protocol):
     is_one_reply: Callable[[Bytes], object | None]
     request_opaque: int
     reply_opaque: int
+
+    def large_request(self, head: bytes) -> bool:
+        """Say whether a large command begins, of which ``head`` has not been taken from the socket yet."""
+
+    def large_reply(self, head: bytes) -> bool:
+        """Say the same of a reply."""
 
     def requests(self, data: Bytes) -> None:
         """Look at what the client sends."""

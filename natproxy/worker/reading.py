@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from natproxy.model import Address
 from natproxy.wire.book import View
+from natproxy.wire.lazy import LazyRedisRewriter
 from natproxy.wire.memcached import MemcachedRewriter
 from natproxy.wire.redis import RedisRewriter
 from natproxy.wire.rewriter import Fallback, Hint, Reply, Rewriter, Told
@@ -37,7 +38,7 @@ class Reading:
             case "cluster":
                 return RedisRewriter(self.view, self)
             case "replication":
-                return RedisRewriter(self.view, self, is_lazy=True)
+                return LazyRedisRewriter(self.view, self)
             case "memcached":
                 return MemcachedRewriter(self.view, self)
             case _:
