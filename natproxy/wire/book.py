@@ -30,6 +30,8 @@ class View(NamedTuple):
     """The address by which the client reached natproxy."""
     own_ip: str
     """The address of the node that this connection was dialled to."""
+    own_port: int
+    """The port of that node: both stand in the book, too, as long as it is one of the cache's."""
     speaks_tls: bool
     """Whether the client speaks TLS (with natproxy)."""
 
@@ -43,12 +45,17 @@ class View(NamedTuple):
         """The same as an address; empty where it is not known."""
         return self.book.public_ip or ("" if self.book.public_host else self.local_ip)
 
+    @property
+    def own(self) -> int | None:
+        """Natproxy's port for the node that this connection was dialled to; None where the book has none."""
+        return self.find(self.own_ip, self.own_port)
+
     def find(self, host: str, port: int) -> int | None:
         """Return natproxy's port for a node; None where the book has none.
 
         An empty host, and ``?``, mean the node that is asked (CLUSTER SLOTS: "the client should reuse the endpoint").
         """
-        return self.book.ports.get((self.own_ip if host in ("", "?") else plain_host(host), port))
+        return self.book.ports.get((plain_host(self.own_ip if host in ("", "?") else host), port))
 
 
 def plain_host(host: str) -> str:

@@ -30,7 +30,7 @@ class Awaited(NamedTuple):
     """For TOPOLOGY."""
     word: bytes = b""
     """For SUBSCRIBE: what its confirmations begin with."""
-    count: int = 0
+    confirmations: int = 0
     """For SUBSCRIBE: how many there will be; 0 = as many as there are subscriptions of that sort, at least one."""
 
 
@@ -69,7 +69,7 @@ def classify(name: bytes, second: bytes, words: int) -> Awaited | Fallback | Non
         reply = _TOPOLOGIES.get(second)
         return None if reply is None else Awaited(How.TOPOLOGY, reply)
     if name in _SUBSCRIBING:
-        return Awaited(How.SUBSCRIBE, word=name.lower(), count=words - 1)
+        return Awaited(How.SUBSCRIBE, word=name.lower(), confirmations=words - 1)
     if name == b"CLIENT":
         return Fallback.REPLY_OFF if second == b"REPLY" else None
     if name in (b"SYNC", b"PSYNC"):

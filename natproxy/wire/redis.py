@@ -509,7 +509,7 @@ class RedisRewriter:
         if self.ahead or not self._specials or self._specials[0].word != word:
             return  # a slot that was moved away took its subscriptions along
         awaited = self._specials[0]
-        if awaited.count > 1:
-            self._specials[0] = awaited._replace(count=awaited.count - 1)
-        elif awaited.count == 1 or not of_sort:
+        if awaited.confirmations > 1:
+            self._specials[0] = awaited._replace(confirmations=awaited.confirmations - 1)
+        elif awaited.confirmations == 1 or not of_sort:
             self._answered()
