@@ -93,8 +93,7 @@ class MemcachedRewriter:
             kind, at = framing.next_frame(head, at)
         if kind is not Kind.PLAIN or at <= len(head):
             return False
-        self.reply_opaque = at
-        self.is_one_reply = _never
+        self._settle(at, is_between=False)
         return True
 
     def requests(self, data: Bytes) -> None:

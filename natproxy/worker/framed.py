@@ -127,7 +127,7 @@ class AnsweringLeg(Leg):
             self.serve(events)
             return
         try:
-            data = _read(self.fd, SMALL_BYTES)
+            data: bytes | memoryview = _read(self.fd, SMALL_BYTES)
         except BlockingIOError:
             return
         except OSError as error:

@@ -203,9 +203,10 @@ class Leg:
                 return
             if is_large:
                 # An edge may tell of what has been read already: that says nothing of what comes next.
-                self.is_bulk = count >= SMALL_BYTES or not count
+                if count:
+                    self.is_bulk = count >= SMALL_BYTES
                 is_full = count == (SPLICE_BYTES if is_clear else BUFFER_BYTES)
-                is_large = is_full or self._opaque_bytes() >= SMALL_BYTES
+                is_large = is_full or (count > 0 and self._opaque_bytes() >= SMALL_BYTES)
                 # A splice that took less has not necessarily emptied the socket.
                 if not (is_large or until_empty or (is_clear and unread_bytes(self.fd))):
                     break

@@ -4,6 +4,7 @@
 - aws/             the AWS stand-in: a pure world (world.py), rendered and served to real boto3 over HTTP
 - dns.py     I/O   a DNS server over UDP and TCP that serves a Zone
 - caches.py  I/O   real redis-server and memcached, or fakeredis and small_memcached.py, on an address of one's own
+- clusternode.py   one node of a real Redis cluster, and rediscluster.py, which forms, fails over and reshards clusters
 - certificates.py PURE  authorities, certificates, revocation lists: good ones and every kind of bad one
 - resp.py    I/O   questions to a cache, on a connection of their own
 - echo.py    I/O   listeners that only echo: nodes for tests with hundreds of them
