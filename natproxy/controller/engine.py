@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterable
 
 from natproxy import messages
 from natproxy.config import Config, kept_until_restart, load_config
@@ -16,11 +17,14 @@ from natproxy.controller.changes import Change
 from natproxy.controller.children import Spawner
 from natproxy.controller.credentials import Credentials, between
 from natproxy.controller.documents import ReloadVerdict
+from natproxy.controller.hearsay import Hearsay
 from natproxy.controller.knowledge import Knowledge
+from natproxy.controller.logins import Logins
 from natproxy.controller.logs import event, log_connection, set_up_logs
 from natproxy.controller.metrics import Metrics, NodeChange
 from natproxy.controller.overview import route_statuses
 from natproxy.controller.reconcile import Discovery, Taken
+from natproxy.controller.roleasker import RoleAsker, targets_of
 from natproxy.controller.serving import Serving
 from natproxy.controller.sockets import Sockets
 from natproxy.controller.statefile import State, StateFile
@@ -33,6 +37,7 @@ from natproxy.discover.parse import Failure, RawAnswers
 from natproxy.errors import ConfigError
 from natproxy.model import DiscoveryFailure, Kind, Outcome, Route
 from natproxy.tasks import TaskOwner
+from natproxy.wire.rewriter import Hint
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +72,8 @@ class Engine:
             self._fetch, self._take_answers, self._count_failure, lambda: self.config.aws.refresh
         )
         self._aws = ElastiCache(config.aws)
+        self._hearsay = Hearsay(self.knowledge, metrics, self._ask_cache_anew, self._tell_changes)
+        self._role_asker = RoleAsker(Logins(self._aws.secret), self._hearsay.answered)
         self._notifier = notifier
         self._tasks = tasks
         self._name_came = asyncio.Event()
@@ -118,6 +125,8 @@ class Engine:
         if (tls := self.credentials.poll()) is not None:
             self.workers.set_tls(tls)
         self.serving.tick()
+        targets = targets_of(self.config, self.knowledge.snapshot, self.knowledge.book)
+        self._role_asker.watch(targets, self.credentials.tls.node_cas, self.config.aws.refresh)
         self.knowledge.save_addresses()
         self._settle_if_unsaved()
         self._show()
@@ -128,6 +137,7 @@ class Engine:
         self.sockets.close_all()
         await self.workers.stop(self.config.timeouts.stop)
         await self.serving.close()
+        await self._role_asker.close()
         await self.names.close()
         await self._aws.close()
 
@@ -175,8 +185,7 @@ class Engine:
 
     def _take_answers(self, answers: RawAnswers) -> Taken:
         changes = self.knowledge.take_answers(answers)
-        for change in changes:
-            self._tell_change(change)
+        self._tell_changes(changes)
         for note in self.knowledge.snapshot.notes:
             if note not in self._told_notes:
                 event(_log, logging.WARNING, "discovery notes", detail=note)
@@ -187,11 +196,14 @@ class Engine:
             self._last_failure = None
             self.metrics.record_discovery(None)
         self._settle(is_reload=False)
-        for change in changes:
-            if change.what is NodeChange.ROLE:
-                self._hurry_endpoints(change.key.cache)
         self._show()
         return Taken(bool(changes), is_complete)
+
+    def _tell_changes(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            self._tell_change(change)
+            if change.what is NodeChange.ROLE:
+                self._hurry_endpoints(change.key.cache)
 
     def _tell_change(self, change: Change) -> None:
         self.metrics.record_change(change.what)
@@ -254,6 +266,11 @@ class Engine:
                 route = self.serving.dial_recovered(message.port)
                 if route is not None:
                     event(_log, logging.INFO, "node answers again", port=message.port, route=route.key)
+            case messages.Hint():
+                if (route := self.serving.current.get(message.port)) is not None:
+                    self._hearsay.hinted(route, Hint(message.hint))
+            case messages.Learnt():
+                self._hearsay.learnt(message)
             case _:
                 pass
 
@@ -282,11 +299,15 @@ class Engine:
                 self.names.hurry(route.target.host)
 
     def _ask_anew(self, route: Route) -> None:
-        """The node may have moved: look at its name, and at what AWS says."""
-        for name in (route.target, *route.fallback):
-            if name is not None:
-                self.names.hurry(name.host)
+        """The node may have moved: look at its name, and at what AWS and the other nodes say."""
+        names = (name.host for name in (route.target, *route.fallback) if name is not None)
+        self._ask_cache_anew(route.key.cache, names)
+
+    def _ask_cache_anew(self, cache_id: str, names: Iterable[str]) -> None:
+        for name in names:
+            self.names.hurry(name)
         self.discovery.hint()
+        self._role_asker.hurry(cache_id)
 
     def _lost(self, worker: int, why: str) -> None:
         event(_log, logging.ERROR, "worker is gone and is replaced, its connections are lost", worker=worker, why=why)

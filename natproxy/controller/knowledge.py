@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from natproxy.config import Config
 from natproxy.controller.changes import Change, find_changes
 from natproxy.controller.logs import event
+from natproxy.controller.roles import Roles, Told
 from natproxy.controller.statefile import State, StateFile
 from natproxy.discover.parse import RawAnswers, parse_snapshot
 from natproxy.errors import StateError
-from natproxy.model import NodeTls, PortEntry, PortMap, RouteKey, Snapshot
+from natproxy.model import NodeId, NodeTls, PortEntry, PortMap, Role, RouteKey, Snapshot
 from natproxy.plan.addresses import Addresses, observe, of_nodes, rotating_hosts
 from natproxy.plan.guard import Known, hold_back, select
 from natproxy.plan.ports import assign_ports, release_port
@@ -48,7 +49,7 @@ class Knowledge:
         self._state_file = state_file
         self._on_save_failure = on_save_failure
         self._clock = clock
-        self._unix_time = unix_time
+        self.unix_time = unix_time
         self.known = select(Known(state.snapshot), config)
         self.portmap = state.portmap
         """As it is written down."""
@@ -57,7 +58,9 @@ class Knowledge:
         """Host -> why it does not resolve now."""
         self.desired = Desired(())
         self.save_error: str | None = None
-        self._memcached_versions = dict(state.memcached_versions)
+        self.memcached_versions = dict(state.memcached_versions)
+        """Book -> the version of it that its clients may have been told: written down before they are."""
+        self._roles = Roles()
         self._rotating: frozenset[str] = frozenset()
         self._saved_at = float("-inf")
         self._saved_snapshot: Snapshot | None = None
@@ -70,6 +73,15 @@ class Knowledge:
     def snapshot(self) -> Snapshot:
         """What exists now."""
         return self.known.snapshot
+
+    @property
+    def filled(self) -> Snapshot:
+        """The same, with the roles that engines told of where AWS tells none."""
+        return self._roles.fill(self.snapshot)
+
+    def role_of(self, node: NodeId) -> Role | None:
+        """Return a node's role: AWS's word, else what an engine said last; None where nobody has told it."""
+        return self._roles.of(node, self.snapshot)
 
     def is_rotating(self, host: str) -> bool:
         """Tell whether a name rotates among many addresses by nature."""
@@ -96,6 +108,11 @@ class Knowledge:
             if old is not None and (old.tls is NodeTls.OFF) != (cache.tls is NodeTls.OFF):
                 event(_log, logging.INFO, "cache changed its encryption in transit", cache=cache.id, tls=cache.tls)
         return changes
+
+    def take_roles(self, cache_id: str, told: Iterable[Told]) -> tuple[Change, ...]:
+        """Take in what an engine said of a cache's nodes, by host name or address; return which roles have moved."""
+        cache = self.snapshot.cache(cache_id)
+        return () if cache is None else self._roles.take(cache, self.book, told)
 
     def take_config(self, config: Config) -> None:
         """Go by another config from now on."""
@@ -130,7 +147,7 @@ class Knowledge:
 
     def settle(self) -> Desired:
         """Work out what should be served, write down new ports first, and return it."""
-        assignment = assign_ports(self.portmap, self.snapshot, self.config, self._unix_time())
+        assignment = assign_ports(self.portmap, self.snapshot, self.config, self.unix_time())
         errors = dict(assignment.errors)
         try:
             if self._is_unsaved(assignment.portmap):
@@ -159,14 +176,14 @@ class Knowledge:
 
     def hosts(self) -> frozenset[str]:
         """Name every host whose addresses matter; forget the others."""
-        hosts = hosts_to_watch(self.desired.routes, self.snapshot)
+        hosts = hosts_to_watch(self.desired.routes, self.filled)
         self.book = {host: addresses for host, addresses in self.book.items() if host in hosts}
         self.name_failures = {host: reason for host, reason in self.name_failures.items() if host in hosts}
         return hosts
 
     def has_unasked_names(self) -> bool:
         """Tell whether there is a name of which no address is known, nor why."""
-        hosts = hosts_to_watch(self.desired.routes, self.snapshot)
+        hosts = hosts_to_watch(self.desired.routes, self.filled)
         return bool(hosts - self.book.keys() - self.name_failures.keys())
 
     def save_addresses(self, *, at_once: bool = False) -> None:
@@ -177,6 +194,17 @@ class Knowledge:
         is_due = self._clock() - self._saved_at >= SAVE_ADDRESSES_SECONDS or self.save_error is not None
         if not (at_once or is_due or self.book.keys() - self._saved_hosts):
             return
+        self._try_to_save()
+
+    def save_versions(self, versions: Mapping[str, int]) -> None:
+        """Write down the versions that clients of memcached are about to be told.
+
+        Where that fails it is tried again later, and a start without them takes versions from the time of day.
+        """
+        self.memcached_versions.update(versions)
+        self._try_to_save()
+
+    def _try_to_save(self) -> None:
         try:
             self._save(self.portmap)
         except StateError as error:
@@ -195,7 +223,7 @@ class Knowledge:
             portmap=portmap,
             snapshot=snapshot,
             addresses={host: addresses.current for host, addresses in sorted(self.book.items())},
-            memcached_versions=self._memcached_versions,
+            memcached_versions=dict(self.memcached_versions),
         )
         try:
             self._state_file.save(state)

@@ -19,10 +19,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from natproxy.controller.rewritemetrics import Rewrites, hint_family, rewrite_families
 from natproxy.controller.status import RouteStatus
 from natproxy.controller.tlsmetrics import Handshakes, TlsCounts, add_handshakes, handshake_family
 from natproxy.messages import DIAL_BUCKETS, Counts, RouteCounts
 from natproxy.model import DiscoveryFailure, Kind, Outcome, RouteKey, RouteState
+from natproxy.wire.rewriter import Hint
 
 _ROUTE = ("cache", "node", "kind", "port")
 
@@ -49,6 +51,7 @@ class _Port:
     dials: list[int] = field(default_factory=lambda: [0] * (len(DIAL_BUCKETS) + 1))
     dial_seconds: float = 0.0
     handshakes: Handshakes = field(default_factory=Counter)
+    rewrites: Rewrites = field(default_factory=Rewrites)
 
     def add(self, counts: RouteCounts) -> None:
         self.opened += counts.opened
@@ -59,6 +62,7 @@ class _Port:
             self.dials[bucket] += dials
         self.dial_seconds += counts.dial_seconds
         add_handshakes(self.handshakes, counts)
+        self.rewrites.add(counts)
 
 
 class Metrics(Collector):
@@ -78,6 +82,7 @@ class Metrics(Collector):
         self._discovery_failures: Counter[str] = Counter()
         self._discovered_at = 0.0
         self._changes: Counter[str] = Counter()
+        self._hints: Counter[str] = Counter()
         self._reloads: Counter[str] = Counter()
         self._is_last_reload_good = True
         self._reloaded_at = now()
@@ -135,6 +140,10 @@ class Metrics(Collector):
         """Count changes of nodes and endpoints."""
         self._changes[change] += number
 
+    def record_hint(self, hint: Hint) -> None:
+        """Count a reply that had AWS and DNS asked."""
+        self._hints[hint] += 1
+
     def record_reload(self, *, is_accepted: bool) -> None:
         """Count a reload of the config."""
         self._reloads["accepted" if is_accepted else "refused"] += 1
@@ -169,6 +178,9 @@ class Metrics(Collector):
         yield self._dials()
         ports = ((_labels(number, port.key), port.handshakes) for number, port in self._ports.items())
         yield handshake_family(ports, _ROUTE)
+        rewritten = ((_labels(number, port.key), port.rewrites) for number, port in self._ports.items())
+        yield from rewrite_families(rewritten, _ROUTE)
+        yield hint_family(self._hints)
         yield from self.tls.families()
         yield from self._discovery()
         yield from self._config()
@@ -189,7 +201,7 @@ class Metrics(Collector):
         )
         node = GaugeMetricFamily(
             "natproxy_node_info",
-            "Always 1; a node's port, and its role and zone as AWS tells them (empty where it does not).",
+            "Always 1; a node's port, role (as AWS tells it, or a node in cluster mode) and zone; empty if not known.",
             labels=[*_ROUTE, "role", "zone"],
         )
         for number, status in self._statuses.items():

@@ -8,12 +8,14 @@ for each event: an order that came too early for a connection still under way is
 from __future__ import annotations
 
 import logging
+import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from natproxy import messages
+from natproxy.controller.books import Books
 from natproxy.controller.knowledge import Knowledge
 from natproxy.controller.logs import event
 from natproxy.controller.outofreach import OutOfReach
@@ -75,6 +77,7 @@ class Serving:
         self._workers = workers
         self._clock = clock
         self._prober = Prober(self._probed)
+        self._books = Books(knowledge, workers, self._running, on_told=self._books_told, clock=clock)
         self.current: dict[int, Route] = {}
         self.draining: dict[int, Draining] = {}
         self.not_open: dict[int, NotOpen] = {}
@@ -85,6 +88,8 @@ class Serving:
         """(port, address) -> the order that stands for its connections, and when it was given last."""
         self._leftovers: dict[int, Leftovers] = {}
         """Port -> the connections of its route as it was before."""
+        self._awaiting_book: set[int] = set()
+        """Ports that lead somewhere once the books tell where."""
         self._silent: set[Address] = set()
         """Addresses that did not answer when last asked."""
 
@@ -107,20 +112,23 @@ class Serving:
                 drain_seconds=route.limits.drain_seconds,
             )
             self._drain(route, ending(facts))
+        opened = [(route, sockets) for route in plan.open if (sockets := self._bind_if_new(route)) is not None]
+        self._books.tell((*plan.retarget, *(route for route, _ in opened)))
         for route in plan.retarget:
             self._retarget(route, is_reload=is_reload)
-        for route in plan.open:
-            known = self.not_open.get(route.port)
-            if known is None or known.route != route:
-                self._try_to_open(route)
-        opened = sum(route.port in self.current for route in plan.open)
-        return opened, len(plan.retarget), len(plan.close)
+        for route, sockets in opened:
+            self._open(route, sockets)
+        return len(opened), len(plan.retarget), len(plan.close)
 
     def _is_wanted(self, route: Route) -> bool:
         # A node that is still being created has nowhere to lead to; one that is rebuilt keeps its port open.
         return route.error is None and (route.target is not None or route.port in self.current)
 
-    def _try_to_open(self, route: Route) -> None:
+    def _bind_if_new(self, route: Route) -> Sequence[socket.socket] | None:
+        known = self.not_open.get(route.port)
+        return self._bind(route) if known is None or known.route != route else None
+
+    def _bind(self, route: Route) -> Sequence[socket.socket] | None:
         port = route.port
         try:
             sockets = self._sockets.open(port)
@@ -129,8 +137,12 @@ class Serving:
             if known is None or known.reason != str(error):
                 event(_log, logging.ERROR, "port not opened", port=port, route=route.key, reason=error)
             self.not_open[port] = NotOpen(route, str(error), self._clock() + BIND_RETRY_SECONDS)
-            return
+            return None
         self.not_open.pop(port, None)
+        return sockets
+
+    def _open(self, route: Route, sockets: Sequence[socket.socket]) -> None:
+        port = route.port
         self.current[port] = route
         drained = self.draining.pop(port, None)
         self._workers.serve(self._message(route), sockets)
@@ -139,6 +151,9 @@ class Serving:
             self._forget_orders(port)
             self._workers.end(messages.End(port, None, None, drained.outcome))
         event(_log, logging.INFO, "port opened", port=port, route=route.key, target=route.target)
+
+    def _running(self) -> tuple[Iterable[Route], Iterable[Route]]:
+        return self.current.values(), (drained.route for drained in self.draining.values())
 
     def _retarget(self, route: Route, *, is_reload: bool) -> None:
         old = self.current[route.port]
@@ -194,12 +209,22 @@ class Serving:
 
     def names_changed(self, hosts: Iterable[str]) -> None:
         """Dial new addresses from now on, and end what has to end for it."""
+        self._books.tell_soon()
         changed = frozenset(hosts)
         for route in self.current.values():
             names = (route.target, *route.fallback)
             if any(name is not None and name.host in changed for name in names):
-                self._send(route)
+                if route.book and self._books.are_behind and not self.addresses(route.port):
+                    # Whoever got through now would be told of a cluster without nodes.
+                    self._awaiting_book.add(route.port)
+                else:
+                    self._send(route)
         self.look_after()
+
+    def _books_told(self) -> None:
+        ports, self._awaiting_book = self._awaiting_book, set()
+        for port in ports & self.current.keys():
+            self._send(self.current[port])
 
     def counted(self, worker: int, counts: messages.Counts) -> None:
         """Take in what a worker has open, and whether nodes are trusted again."""
@@ -223,9 +248,11 @@ class Serving:
     def tick(self) -> None:
         """Do what time asks for; to be called about once a second."""
         now = self._clock()
-        for one in list(self.not_open.values()):
-            if one.retry_at <= now:
-                self._try_to_open(one.route)
+        due = [one.route for one in self.not_open.values() if one.retry_at <= now]
+        bound = [(route, sockets) for route in due if (sockets := self._bind(route)) is not None]
+        self._books.tell(route for route, _ in bound)
+        for route, sockets in bound:
+            self._open(route, sockets)
         for port, drained in list(self.draining.items()):
             is_empty = now - drained.since >= EMPTY_SECONDS and not self.connections(port)
             if is_empty or now >= drained.until:
@@ -260,7 +287,7 @@ class Serving:
             route = self.current.get(port)
             if route is None or self._is_leftover(port, address):
                 continue
-            cache = self._knowledge.snapshot.cache(route.key.cache)
+            cache = self._knowledge.filled.cache(route.key.cache)
             group = Live(port, route.key.kind, route.mode, address, number)
             answers = address not in self._silent
             facts = facts_of(group, route, cache, self._knowledge.book, now, answers=answers)
@@ -325,7 +352,8 @@ class Serving:
         return frozenset(chain(self.current, self.draining))
 
     async def close(self) -> None:
-        """Ask no more; the sockets and workers are the caller's to end."""
+        """Ask and tell no more; the sockets and workers are the caller's to end."""
+        self._books.close()
         await self._prober.close()
 
 

@@ -46,7 +46,7 @@ class State:
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Host name -> the addresses it last resolved to."""
     memcached_versions: Mapping[str, int] = field(default_factory=dict)
-    """Cache id -> the last version number its clients were told in ``config get cluster``."""
+    """Book (a cache's id) -> the last version number by which ``config get cluster`` was rewritten."""
 
 
 class DamagedError(Exception):

@@ -86,6 +86,7 @@ class Workers:
         self._served: dict[int, Served] = {}
         self._policy = messages.Policy(log_connections=True)
         self._tls: messages.Tls | None = None
+        self._books: dict[str, messages.Book] = {}
         self._is_stopping = False
         self._starting: Worker | None = None
         self._commons = Commons(count) if count > 1 else None
@@ -135,8 +136,10 @@ class Workers:
         loop = asyncio.get_running_loop()
         loop.add_reader(worker.channel.fileno(), self._readable, worker)
         self._send(worker, self._policy)
-        if self._tls is not None:  # before any port that needs it
+        if self._tls is not None:  # before any port that needs it, as the books
             self._send(worker, self._tls)
+        for book in self._books.values():
+            self._send(worker, book)
         for serve, sockets in self._served.values():
             self._send(worker, serve, sockets)
         self._tasks.start(f"wait for worker {worker.number}", self._reap(worker))
@@ -208,6 +211,8 @@ class Workers:
                 event(_log, logging.ERROR, "worker gets no port", worker=worker.number, port=message.port, error=error)
             elif isinstance(message, messages.Tls):
                 event(_log, logging.ERROR, "worker gets no certificates", worker=worker.number, error=error)
+            elif isinstance(message, messages.Book):
+                event(_log, logging.ERROR, "worker gets no book", worker=worker.number, book=message.name, error=error)
         self._watch_writing(worker)
 
     def _watch_writing(self, worker: Worker) -> None:
@@ -282,6 +287,17 @@ class Workers:
         if tls != self._tls:
             self._tls = tls
             self._broadcast(tls)
+
+    def set_book(self, book: messages.Book) -> None:
+        """Tell by what addresses are rewritten from now on; to be told before the first port that names the book."""
+        if book != self._books.get(book.name):
+            self._books[book.name] = book
+            self._broadcast(book)
+
+    def forget_book(self, name: str) -> None:
+        """Empty a book that no port names any more."""
+        if self._books.pop(name, None) is not None:
+            self._broadcast(messages.Book(name, (), "", "", 0))
 
     def _broadcast(self, message: messages.Down) -> None:
         for worker in self._workers.values():

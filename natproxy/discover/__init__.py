@@ -6,6 +6,7 @@
     failures     PURE what boto3 raised -> why AWS could not be asked
     session      I/O: boto3 sessions and clients: region, role, renewal, cutting a call short
     tags         I/O: ListTagsForResource, remembered
+    secret       I/O: one secret of Secrets Manager
     asking       I/O: one round of questions to AWS, in the thread that may block
     elasticache  I/O: boto3 in a thread of its own -> raw answers
     names        I/O: DNS -> address sets, refreshed

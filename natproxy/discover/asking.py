@@ -1,4 +1,4 @@
-"""One round of questions to AWS, in the thread that may block. I/O: talks to ElastiCache and STS.
+"""One round of questions to AWS, in the thread that may block. I/O: talks to ElastiCache, STS, Secrets Manager.
 
 Imported, and used, in the discovery thread only (``interrupt`` may be called from any thread).
 """
@@ -16,6 +16,7 @@ from natproxy.config import Aws
 from natproxy.discover.failures import failure_of
 from natproxy.discover.fields import Fields, Raw
 from natproxy.discover.parse import Failure, RawAnswers
+from natproxy.discover.secret import ask_secret
 from natproxy.discover.session import CutShortError, Sessions
 from natproxy.discover.tags import TagLists
 from natproxy.errors import DiscoveryError
@@ -82,6 +83,10 @@ class Asker:
             return answers
         renewal = Failure("AssumeRole", *failure_of(self._sessions.renewal_error))
         return replace(answers, failures=(*answers.failures, renewal))
+
+    def secret(self, arn: str, *, stop: threading.Event) -> str:
+        """Return the text of a secret in Secrets Manager. Raises DiscoveryError."""
+        return ask_secret(self._sessions, arn, stop)
 
     def interrupt(self) -> None:
         """End the calls under way. May be called from any thread."""

@@ -1,4 +1,4 @@
-"""Asks AWS which caches exist: boto3 in a thread of its own -> raw answers. I/O: talks to ElastiCache and STS.
+"""Asks AWS: boto3 in a thread of its own -> raw answers. I/O: talks to ElastiCache, STS and Secrets Manager.
 
 One thread, niced, in which alone boto3 is imported and used: parsing its XML holds the interpreter for milliseconds,
 and nothing else may wait for it. Whatever goes wrong in there is told as one of ``model.DiscoveryFailure``: boto3
@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from natproxy.config import Aws
 from natproxy.discover.parse import RawAnswers
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from natproxy.discover.asking import Asker
 
 NICENESS = 10
+T = TypeVar("T")
 
 
 class ElastiCache:
-    """AWS, as far as it knows of caches. ``now`` is the Unix time: an assumed role and the tags are renewed by it."""
+    """AWS, as far as it knows of caches, and of how to log in to them.
+
+    ``now`` is the Unix time: an assumed role and the tags are renewed by it.
+    """
 
     def __init__(
         self,
@@ -50,7 +54,7 @@ class ElastiCache:
         self._keep_tags_seconds = keep_tags_seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="natproxy-discovery", initializer=_be_nice)
         self._asker: Asker | None = None
-        self._stops: dict[Future[RawAnswers], threading.Event] = {}
+        self._stops: dict[Future[Any], threading.Event] = {}
         self._is_closed = False
 
     async def fetch(self, want_tags: bool) -> RawAnswers:
@@ -59,10 +63,20 @@ class ElastiCache:
         Raises DiscoveryError where nothing could be asked. When cancelled it returns at once, and what is under way
         in the thread is cut short; the next fetch waits for that end.
         """
+        return await self._in_thread(lambda asker, stop: asker.ask(want_tags=want_tags, stop=stop))
+
+    async def secret(self, arn: str) -> str:
+        """Return the text of a secret in Secrets Manager, asked for after what is under way. Raises DiscoveryError.
+
+        It must not get into a log.
+        """
+        return await self._in_thread(lambda asker, stop: asker.secret(arn, stop=stop))
+
+    async def _in_thread(self, ask: Callable[[Asker, threading.Event], T]) -> T:
         if self._is_closed:
             raise DiscoveryError(DiscoveryFailure.UNREACHABLE, "discovery is closed")
         stop = threading.Event()
-        job = self._thread.submit(self._ask, want_tags, stop)
+        job = self._thread.submit(lambda: ask(self._the_asker(), stop))
         self._stops[job] = stop
         try:
             async with asyncio.timeout(self._round_seconds):
@@ -72,7 +86,7 @@ class ElastiCache:
             raise DiscoveryError(DiscoveryFailure.TIMEOUT, message) from None
         finally:
             del self._stops[job]
-            if not job.done():
+            if not (job.cancel() or job.done()):  # one that waits its turn has nothing under way
                 self._cut_short(stop)
 
     async def close(self) -> None:
@@ -91,7 +105,7 @@ class ElastiCache:
 
     # in the discovery thread
 
-    def _ask(self, want_tags: bool, stop: threading.Event) -> RawAnswers:
+    def _the_asker(self) -> Asker:
         if self._asker is None:
             from natproxy.discover.asking import Asker  # noqa: PLC0415 - boto3 is imported here and nowhere else
 
@@ -103,7 +117,7 @@ class ElastiCache:
                 attempts=self._attempts,
                 keep_tags_seconds=self._keep_tags_seconds,
             )
-        return self._asker.ask(want_tags=want_tags, stop=stop)
+        return self._asker
 
     def _close(self) -> None:
         if self._asker is not None:

@@ -14,7 +14,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
 from botocore.awsrequest import (
@@ -45,8 +45,18 @@ class CutShortError(Exception):
     """The call was cut short on purpose."""
 
 
+class _Made(NamedTuple):
+    """A session, and its client of ElastiCache."""
+
+    session: boto3.Session
+    region: str
+    client: ElastiCacheClient
+    expires_at: float | None
+    """When the session ends for certain (known for an assumed role only)."""
+
+
 class Sessions:
-    """Gives the ElastiCache client that is good now."""
+    """Gives the clients that are good now: of ElastiCache, and of Secrets Manager."""
 
     def __init__(
         self,
@@ -67,42 +77,55 @@ class Sessions:
         )
         self._wires: weakref.WeakSet[AWSHTTPConnection | AWSHTTPSConnection] = weakref.WeakSet()
         self._stop = threading.Event()
-        self._client: ElastiCacheClient | None = None
+        self._made: _Made | None = None
         self._renew_at: float | None = None
-        self._expires_at: float | None = None
+        self._secrets: dict[str, Any] = {}
+        """Region -> the session's client of Secrets Manager there."""
         self.renewal_error: Exception | None = None
         """Why the role could not be renewed although the old session still serves; None where all is well."""
 
     @property
     def has_client(self) -> bool:
         """Whether a session from before is there."""
-        return self._client is not None
+        return self._made is not None
 
     def client(self, stop: threading.Event) -> ElastiCacheClient:
         """Return a client whose calls end once ``stop`` is set; raises what boto3 raises where there can be none."""
-        self._stop = stop
-        now = self._now()
-        if self._client is not None and (self._renew_at is None or now < self._renew_at):
-            return self._client
-        try:
-            client, expires_at = self._new_client()
-        except Exception as error:
-            if self._client is None or self._expires_at is None or now >= self._expires_at:
-                self.forget()
-                raise
-            self.renewal_error = error
-            return self._client
-        self.forget()
-        self._client, self._expires_at = client, expires_at
-        if expires_at is not None:
-            self._renew_at = max(expires_at - RENEW_BEFORE_SECONDS, now + (expires_at - now) * 2 / 3)
-        return client
+        return self._good(stop).client
+
+    def secrets(self, stop: threading.Event, region: str = "") -> Any:
+        """Return a client of Secrets Manager, of the same session; ``region`` empty: where the caches are."""
+        made = self._good(stop)
+        region = region or made.region
+        if region not in self._secrets:
+            self._secrets[region] = self._new_client(made.session, "secretsmanager", region)
+        return self._secrets[region]
 
     def forget(self) -> None:
         """Let the next client come from a new Session, with credentials looked up afresh."""
-        if self._client is not None:
-            self._client.close()
-        self._client = self._renew_at = self._expires_at = self.renewal_error = None
+        for client in (*([] if self._made is None else [self._made.client]), *self._secrets.values()):
+            client.close()
+        self._made = self._renew_at = self.renewal_error = None
+        self._secrets.clear()
+
+    def _good(self, stop: threading.Event) -> _Made:
+        self._stop = stop
+        now = self._now()
+        if self._made is not None and (self._renew_at is None or now < self._renew_at):
+            return self._made
+        try:
+            made = self._make()
+        except Exception as error:
+            if self._made is None or self._made.expires_at is None or now >= self._made.expires_at:
+                self.forget()
+                raise
+            self.renewal_error = error
+            return self._made
+        self.forget()
+        self._made = made
+        if made.expires_at is not None:
+            self._renew_at = max(made.expires_at - RENEW_BEFORE_SECONDS, now + (made.expires_at - now) * 2 / 3)
+        return made
 
     def interrupt(self) -> None:
         """End every call under way: whoever waits for bytes gets an end of file. May be called from any thread."""
@@ -115,21 +138,20 @@ class Sessions:
                 except OSError:
                     continue  # not connected any more
 
-    def _new_client(self) -> tuple[ElastiCacheClient, float | None]:
-        """A client of a new Session, and when that expires for certain (known for an assumed role only)."""
+    def _make(self) -> _Made:
         session, expires_at = boto3.Session(), None
         region = self._region(session)
         if self._aws.role_arn is not None:
             session, expires_at = self._assume(session, region, self._aws.role_arn)
-        client = session.client(
-            "elasticache", region_name=region, endpoint_url=self._aws.endpoint_url, config=self._options
-        )
+        return _Made(session, region, self._new_client(session, "elasticache", region), expires_at)
+
+    def _new_client(self, session: boto3.Session, service: Any, region: str) -> Any:
+        client = session.client(service, region_name=region, endpoint_url=self._aws.endpoint_url, config=self._options)
         self._make_interruptible(client)
-        return client, expires_at
+        return client
 
     def _assume(self, session: boto3.Session, region: str, role_arn: str) -> tuple[boto3.Session, float]:
-        sts = session.client("sts", region_name=region, endpoint_url=self._aws.endpoint_url, config=self._options)
-        self._make_interruptible(sts)
+        sts = self._new_client(session, "sts", region)
         try:
             credentials = sts.assume_role(RoleArn=role_arn, RoleSessionName="natproxy")["Credentials"]
         finally:

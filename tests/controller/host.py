@@ -13,6 +13,7 @@ from natproxy.controller.daemon import Daemon
 from natproxy.controller.desk import Desk
 from natproxy.discover.parse import RawAnswers
 from natproxy.errors import DiscoveryError
+from natproxy.model import DiscoveryFailure
 from tests.controller.samples import free_ports, free_range
 from tests.standins.aws import AwsWorld
 
@@ -33,6 +34,9 @@ class FakeAws:
             raise self.answer
         assert self.answer is not None
         return self.answer
+
+    async def secret(self, arn: str) -> str:
+        raise DiscoveryError(DiscoveryFailure.DENIED, f"{arn}: denied")
 
     async def close(self) -> None:
         self.is_closed = True

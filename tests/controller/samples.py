@@ -80,6 +80,12 @@ class Recorder(Workers):
     def unserve(self, port: int, outcome: str) -> None:
         self.told.append((messages.Unserve(port, outcome), 0))
 
+    def set_book(self, book: messages.Book) -> None:
+        self.told.append((book, 0))
+
+    def forget_book(self, name: str) -> None:
+        self.told.append((messages.Book(name, (), "", "", 0), 0))
+
     def end(self, order: messages.End) -> None:
         self.told.append((order, 0))
 

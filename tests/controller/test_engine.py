@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from socket import socket
 
@@ -14,31 +14,41 @@ import pytest
 
 from natproxy import messages
 from natproxy.controller import engine as engine_module
+from natproxy.controller.daemon import Daemon
 from natproxy.controller.desk import Desk
 from natproxy.controller.workers import Workers
+from natproxy.discover.names import Names, OnAnswer
 from natproxy.errors import ConfigError, NatproxyError
-from natproxy.model import Outcome
+from natproxy.model import Kind, Outcome, Role
+from tests.controller.clusternodes import UNKNOWN_SHARDS, scripted, slots_of
 from tests.controller.host import Host, shown, tick_until, world
+from tests.controller.samples import free_ports
 from tests.discover.samples import answers_of
+from tests.standins.aws import AwsWorld
 from tests.standins.certificates import Authority, Issued
+from tests.standins.dns import DnsServer
 
 CA = Authority()
 
 
 class Overheard(Workers):
-    """Workers, and what they were told of TLS and of ports, in that order."""
+    """Workers, and what they were told of TLS, books and ports, in that order."""
 
-    told: list[messages.Tls | messages.Serve]
+    told: list[messages.Tls | messages.Book | messages.Serve]
 
     def set_tls(self, tls: messages.Tls) -> None:
         self.__dict__.setdefault("told", []).append(tls)
         super().set_tls(tls)
 
+    def set_book(self, book: messages.Book) -> None:
+        self.told.append(book)
+        super().set_book(book)
+
     def serve(self, serve: messages.Serve, sockets: Sequence[socket]) -> None:
         self.told.append(serve)
         super().serve(serve, sockets)
 
-    def take(self) -> list[messages.Tls | messages.Serve]:
+    def take(self) -> list[messages.Tls | messages.Book | messages.Serve]:
         """Return what they were told since the last time."""
         told, self.told = self.told, []
         return told
@@ -49,7 +59,7 @@ def overheard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "Workers", Overheard)
 
 
-def told(engine: engine_module.Engine) -> list[messages.Tls | messages.Serve]:
+def told(engine: engine_module.Engine) -> list[messages.Tls | messages.Book | messages.Serve]:
     assert isinstance(engine.workers, Overheard)
     return engine.workers.take()
 
@@ -317,3 +327,160 @@ async def test_a_node_that_is_not_trusted_is_not_said_to_be_silent(
             ("node does not answer", "refused"),
             ("TLS handshake with node fails", "unknown-ca: not trusted"),
         ]
+
+
+# What nodes themselves say.
+
+
+@pytest.fixture
+def dns(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[AwsWorld], None]]:
+    """Have names resolved as a world says, and nobody ask again unless there is hurry."""
+
+    def names(resolver: tuple[str, ...] | None, on_answer: OnAnswer) -> Names:
+        return Names(resolver, on_answer, interval=3600.0)
+
+    monkeypatch.setattr(engine_module, "Names", names)
+    with contextlib.ExitStack() as stack:
+
+        def serve(account: AwsWorld) -> None:
+            host.aws.answer = answers_of(account)
+            host.nobody = stack.enter_context(DnsServer(account.zone)).port
+            host.write_caches()
+
+        yield serve
+
+
+def port_of(daemon: Daemon, kind: Kind) -> int:
+    return next(route.port for route in daemon.engine.serving.current.values() if route.key.kind is kind)
+
+
+async def test_a_read_only_error_has_dns_asked_at_once_and_ends_connections_to_the_old_primary(
+    host: Host, dns: Callable[[AwsWorld], None]
+) -> None:
+    (number,) = free_ports(1)
+    account = AwsWorld(addresses=["127.0.0.61", "127.0.0.62"])
+    account.add_replication_group("my-redis", replicas=1, port=number)
+    dns(account)
+    nodes = [await asyncio.start_server(say_where, address, number) for address in ("127.0.0.61", "127.0.0.62")]
+    async with host.running() as (daemon, _), asyncio.timeout(30):
+        await host.told("4 routes")
+        port = port_of(daemon, Kind.PRIMARY)
+        await tick_until(daemon, lambda: bool(daemon.engine.serving.addresses(port)))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await ping(reader, writer) == b"+127.0.0.61\r\n"
+        account.failover("my-redis")  # AWS has not told of it yet
+        loop = asyncio.get_running_loop()
+        hinted_at = loop.time()
+        daemon.engine._heard(1, messages.Hint(port, "read-only"))
+        assert await reader.read() == b""
+        assert loop.time() - hinted_at < 3.0
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await ping(reader, writer) == b"+127.0.0.62\r\n"
+        writer.close()
+        assert shown(daemon, 'natproxy_rewrite_hints_total{hint="read-only"}') == "1.0"
+    for node in nodes:
+        node.close()
+
+
+async def ping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    writer.write(b"*1\r\n$4\r\nPING\r\n")
+    return await reader.readline()
+
+
+async def say_where(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Be a node that answers its own address."""
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        while await reader.readuntil(b"PING\r\n"):
+            writer.write(b"+%b\r\n" % writer.get_extra_info("sockname")[0].encode())
+    writer.close()
+
+
+async def test_a_hint_has_aws_and_the_nodes_asked_and_one_about_no_port_nobody(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.write_caches()
+    host.aws.answer = answers_of(world())
+    async with host.running() as (daemon, _):
+        await host.told("4 routes")
+        asked: list[str] = []
+        monkeypatch.setattr(daemon.engine.discovery, "hint", lambda: asked.append("AWS"))
+        monkeypatch.setattr(daemon.engine._role_asker, "hurry", asked.append)
+        daemon.engine._heard(1, messages.Hint(host.nobody, "unknown-node"))
+        assert asked == []
+        daemon.engine._heard(1, messages.Hint(port_of(daemon, Kind.NODE), "unknown-node"))
+        assert asked == ["AWS", "my-redis"]
+
+
+async def test_roles_that_pass_by_are_shown_and_one_that_moves_is_followed(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.write_caches()
+    account = AwsWorld()
+    account.add_replication_group("my-redis", mode="cluster-compatible", replicas=1)
+    host.aws.answer = answers_of(account)
+    async with host.running() as (daemon, _):
+        engine = daemon.engine
+        await tick_until(daemon, lambda: len(engine.serving.current) == 4)
+        hurried: list[str] = []
+        monkeypatch.setattr(engine.names, "hurry", hurried.append)
+        (cache,) = engine.knowledge.snapshot.caches
+        hosts = [node.endpoint.host for node in cache.nodes if node.endpoint is not None]
+
+        def learn(*roles: str) -> dict[str, str]:
+            told = tuple((name, 6379, role) for name, role in zip(hosts, roles, strict=True))
+            engine._heard(1, messages.Learnt("my-redis", told))
+            return {str(status.route.key): str(status.role) for status in engine.statuses() if status.route.key.node}
+
+        first, second = (str(node.id) for node in cache.nodes)
+        assert learn("primary", "replica") == {first: "primary", second: "replica"}
+        assert hurried == []
+        assert learn("replica", "primary") == {first: "replica", second: "primary"}
+        assert set(hurried) == {cache.endpoints[Kind.PRIMARY].host, cache.endpoints[Kind.READER].host}
+        assert shown(daemon, 'natproxy_node_changes_total{change="role-moved"}') == "2.0"
+
+
+async def test_a_node_in_cluster_mode_is_asked_for_roles(host: Host, dns: Callable[[AwsWorld], None]) -> None:
+    script: dict[str, bytes | None] = {"CLUSTER SHARDS": UNKNOWN_SHARDS}
+    async with scripted(script) as node:
+        account = AwsWorld(addresses=[node.address.ip])
+        account.add_replication_group("my-redis", mode="cluster-enabled", replicas=0, port=node.address.port)
+        node.script["CLUSTER SLOTS"] = slots_of(*node.address)
+        dns(account)
+        async with host.running() as (daemon, _):
+            statuses = daemon.engine.statuses
+            await tick_until(daemon, lambda: any(status.role is Role.PRIMARY for status in statuses()))
+            page = Desk(daemon.engine).metrics()[0].decode()
+            assert 'natproxy_node_info{cache="my-redis",kind="node",node="my-redis-0001-001/0001"' in page
+            assert 'role="primary"' in page
+    assert {words[0] for words in node.heard} == {"CLUSTER"}
+
+
+@pytest.mark.usefixtures("overheard")
+async def test_workers_have_the_book_before_any_port_that_names_it(host: Host) -> None:
+    host.write_caches()
+    host.aws.answer = answers_of(world())
+    async with host.running() as (daemon, _):
+        await host.told("4 routes")
+        books: dict[str, set[int]] = {}
+        ports: set[int] = set()
+        for message in told(daemon.engine):
+            if isinstance(message, messages.Book):
+                books[message.name] = {port for *_, port in message.ports}
+            elif isinstance(message, messages.Serve) and message.kind == "node":
+                assert message.port in books[message.book]
+                ports.add(message.port)
+        assert len(ports) == 2
+
+
+@pytest.mark.usefixtures("overheard")
+async def test_a_reload_of_what_clients_dial_is_a_new_book(host: Host) -> None:
+    host.write_caches()
+    host.aws.answer = answers_of(world())
+    async with host.running() as (daemon, _):
+        await host.told("4 routes")
+        told(daemon.engine)
+        host.config.write_text(host.config.read_text() + "public_host: cache.dev.example.com\n")
+        assert (await Desk(daemon.engine).reload()).ok
+        (book,) = (message for message in told(daemon.engine) if isinstance(message, messages.Book))
+        assert (book.name, book.public_host) == ("my-redis", "cache.dev.example.com")

@@ -11,11 +11,11 @@ from natproxy.controller.metrics import NodeChange
 from natproxy.controller.statefile import State, StateFile
 from natproxy.discover.parse import RawAnswers
 from natproxy.errors import ReleaseError, StateError
-from natproxy.model import Endpoint, NodeTls
+from natproxy.model import Endpoint, Mode, NodeId, NodeTls, Role, Snapshot
 from natproxy.plan.guard import Known
 from tests.controller.samples import Clock, knowledge
 from tests.discover.samples import answers_of
-from tests.plan.samples import GUIDE, config, host, key, redis, snapshot
+from tests.plan.samples import GUIDE, config, host, key, node, redis, snapshot
 from tests.standins.aws import AwsWorld
 
 TWO = snapshot(redis(clusters=["-001", "-002"]))
@@ -353,3 +353,64 @@ def test_an_endpoint_that_moves_is_saved(tmp_path: Path) -> None:
     known.settle()
     assert saved(tmp_path).snapshot.caches == (moved,)
     assert Endpoint(READER, 6379) not in saved(tmp_path).snapshot.caches[0].endpoints.values()
+
+
+# What engines tell.
+
+
+def cluster() -> Snapshot:
+    """A cache of which AWS tells no roles."""
+    nodes = (node("my-redis-001"), node("my-redis-002"))
+    return snapshot(redis(mode=Mode.CLUSTER_COMPATIBLE, nodes=nodes))
+
+
+def test_the_role_of_a_node_is_aws_s_word_else_an_engine_s(tmp_path: Path) -> None:
+    first, second = NodeId("my-redis-001", "0001"), NodeId("my-redis-002", "0001")
+    known = knowledge(tmp_path, snapshot=cluster())
+    assert known.role_of(first) is None
+    assert known.take_roles("my-redis", [(host("my-redis-001.0001"), 6379, Role.PRIMARY)]) == ()
+    assert (known.role_of(first), known.role_of(second)) == (Role.PRIMARY, None)
+    assert known.take_roles("other", [(host("my-redis-002.0001"), 6379, Role.PRIMARY)]) == ()
+    assert known.filled.caches[0].nodes[0].role is Role.PRIMARY
+    assert known.snapshot.caches[0].nodes[0].role is None
+    known.known = Known(snapshot(redis(clusters=["-002", "-001"])))  # AWS tells them now
+    assert (known.role_of(first), known.role_of(second)) == (Role.REPLICA, Role.PRIMARY)
+
+
+def test_roles_of_engines_are_no_fact_to_be_written_down(tmp_path: Path) -> None:
+    known = knowledge(tmp_path, snapshot=cluster())
+    known.settle()
+    known.take_roles("my-redis", [(host("my-redis-001.0001"), 6379, Role.PRIMARY)])
+    known.save_addresses(at_once=True)
+    assert saved(tmp_path).snapshot.caches[0].nodes[0].role is None
+
+
+def test_nodes_behind_a_reader_are_watched_once_their_roles_are_known(tmp_path: Path) -> None:
+    text = GUIDE.replace("6379-6388", "6379-6388, endpoints: [reader]")
+    known = knowledge(tmp_path, text, cluster())
+    known.settle()
+    assert known.hosts() == {READER}
+    known.take_roles("my-redis", [(host("my-redis-001.0001"), 6379, Role.PRIMARY)])
+    assert known.hosts() == {READER, host("my-redis-001.0001")}
+
+
+def test_versions_are_written_down_and_read_again(tmp_path: Path) -> None:
+    known = knowledge(tmp_path, snapshot=TWO)
+    known.settle()
+    known.save_versions({"my-memcached": 7})
+    known.save_versions({"other": 8})
+    assert saved(tmp_path).memcached_versions == {"my-memcached": 7, "other": 8}
+    again = knowledge(tmp_path, snapshot=TWO, state=saved(tmp_path))
+    assert again.memcached_versions == {"my-memcached": 7, "other": 8}
+
+
+def test_versions_that_could_not_be_written_down_are_with_the_next_save(tmp_path: Path) -> None:
+    known = knowledge(tmp_path, snapshot=TWO)
+    known.settle()
+    disk = Disk(tmp_path)
+    disk.fail()
+    known.save_versions({"my-memcached": 7})
+    assert known.save_error is not None
+    disk.heal()
+    known.save_addresses()
+    assert saved(tmp_path).memcached_versions == {"my-memcached": 7}

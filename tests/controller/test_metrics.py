@@ -24,6 +24,7 @@ from natproxy.model import (
     RouteState,
 )
 from natproxy.tls.expiry import Expiry
+from natproxy.wire.rewriter import Fallback, Hint, Reply
 
 NODE = RouteKey("my-redis", Kind.NODE, NodeId("my-redis-001", "0001"))
 PRIMARY = RouteKey("my-redis", Kind.PRIMARY)
@@ -67,7 +68,10 @@ def fill(metrics: Metrics) -> None:
         [RouteKey("other", Kind.READER)],
     )
     results = dict.fromkeys(["ok", *(failure.value for failure in HandshakeFailure)], 1)
-    route = RouteCounts(6379, 1, 2, {"client-closed": 1}, 100, 2000, DIALS, 1.5, (), results, results)
+    replies, fallbacks = {one.value: 1 for one in Reply}, {one.value: 1 for one in Fallback}
+    route = RouteCounts(
+        6379, 1, 2, {"client-closed": 1}, 100, 2000, DIALS, 1.5, (), results, results, replies, fallbacks
+    )
     sessions = tuple((side, "TLSv1.3", "TLS_AES_128_GCM_SHA256", side == "node", 1) for side in ("client", "node"))
     metrics.record_counts(1, Counts(1, (route,), accept_pauses=1, dropped_logs=2, sessions=sessions))
     subject = 'O="Quoted\\, Inc.",CN=größe\n'
@@ -80,6 +84,8 @@ def fill(metrics: Metrics) -> None:
         metrics.record_discovery(failure)
     for change in NodeChange:
         metrics.record_change(change)
+    for hint in Hint:
+        metrics.record_hint(hint)
     metrics.record_reload(is_accepted=True)
     metrics.record_reload(is_accepted=False)
     metrics.record_state_save_failure()
@@ -132,6 +138,9 @@ def test_every_family_is_there_from_the_start_and_explained(metrics: Metrics) ->
         "natproxy_node_bytes",
         "natproxy_node_changes",
         "natproxy_node_info",
+        "natproxy_replies_rewritten",
+        "natproxy_rewrite_fallbacks",
+        "natproxy_rewrite_hints",
         "natproxy_state_save_failures",
         "natproxy_tls_file_loads",
         "natproxy_tls_files_good",
@@ -160,6 +169,9 @@ def test_labels_are_closed_sets_and_never_a_client(metrics: Metrics) -> None:
         "natproxy_listener_state": {*route, "state"},
         "natproxy_node_changes": {"change"},
         "natproxy_node_info": {*route, "role", "zone"},
+        "natproxy_replies_rewritten": {*route, "reply"},
+        "natproxy_rewrite_fallbacks": {*route, "reason"},
+        "natproxy_rewrite_hints": {"hint"},
         "natproxy_tls_file_loads": {"result"},
         "natproxy_tls_sessions": {"side", "version", "cipher", "resumed"},
         "natproxy_unplaced_routes": {"cache"},
@@ -188,6 +200,22 @@ def test_what_a_route_counts_is_added_up(metrics: Metrics) -> None:
         f"natproxy_connections_ended_total{{{shown.format('client-closed')}}}": 4,
         f"natproxy_connections_ended_total{{{shown.format('idle')}}}": 2,
     }
+
+
+def test_what_was_rewritten_is_added_up_for_each_route_and_goes_with_it(metrics: Metrics) -> None:
+    metrics.show_routes([status(6379, NODE)])
+    one = RouteCounts(6379, 1, 0, {}, 0, 0, (), 0.0, (), rewritten={"moved": 2}, fallbacks={"monitor": 1})
+    for worker in (1, 2):
+        metrics.record_counts(worker, Counts(1, (one,)))
+    metrics.record_hint(Hint.MOVED_TO_SELF)
+    assert {name: value for name, value in ours(metrics, "rewrit").items() if value} == {
+        f'natproxy_replies_rewritten_total{{{NODE_LABELS},reply="moved"}}': 4,
+        f'natproxy_rewrite_fallbacks_total{{{NODE_LABELS},reason="monitor"}}': 2,
+        'natproxy_rewrite_hints_total{hint="moved-to-self"}': 1,
+    }
+    metrics.show_routes([])
+    assert ours(metrics, "natproxy_replies_rewritten_total") == {}
+    assert ours(metrics, "natproxy_rewrite_fallbacks_total") == {}
 
 
 def test_a_route_that_a_worker_no_longer_names_has_no_connections_there(metrics: Metrics) -> None:

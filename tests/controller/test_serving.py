@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from natproxy import messages
+from natproxy.controller import books as books_module
+from natproxy.controller.books import AT_ONCE
 from natproxy.controller.prober import Prober
 from natproxy.controller.serving import BIND_RETRY_SECONDS, EMPTY_SECONDS, Serving
 from natproxy.controller.sockets import Sockets
 from natproxy.model import Address, Endpoint, Kind, Limits, Mode, Outcome, Role, Route, RouteKey
+from natproxy.plan.addresses import FORGET_SECONDS
 from natproxy.plan.guard import Known
 from tests.controller.samples import Clock, Recorder, free_ports, knowledge
-from tests.plan.samples import node, redis, snapshot
+from tests.plan.samples import host, node, redis, snapshot
 
 A, B = Address("127.0.0.2", 6379), Address("127.0.0.3", 6379)
 DRAIN = Limits().drain_seconds
@@ -631,3 +634,148 @@ async def test_nothing_grows_with_the_days(stage: Stage) -> None:
     for name in ("current", "draining", "not_open", "out_of_reach", "_sent", "_live", "_open", "_orders", "_leftovers"):
         assert not left[name], name
     assert not left["_silent"]
+
+
+# The books that replies are rewritten by.
+
+
+def rewriting(stage: Stage, number: int = 0, name: str = "my-redis-001", **facts: Any) -> Route:
+    """A route to a node of my-redis as it is known, whose replies are rewritten."""
+    given = {"target": Endpoint(host(f"{name}.0001"), 6379), "rewrite": "replication", "book": "my-redis"}
+    return stage.route(number, name, **{**given, **facts})
+
+
+def known_nodes(stage: Stage) -> None:
+    stage.knowledge.known = Known(snapshot(redis(clusters=["-001", "-002"])))
+
+
+def book_ports(message: messages.Down) -> list[int]:
+    assert isinstance(message, messages.Book)
+    return sorted({port for *_, port in message.ports})
+
+
+async def test_a_book_is_told_before_the_ports_that_name_it_and_has_them_all(stage: Stage) -> None:
+    known_nodes(stage)
+    routes = [rewriting(stage), rewriting(stage, 1, "my-redis-002")]
+    stage.apply(*routes)
+    book, *serves = stage.workers.take()
+    assert book_ports(book) == [route.port for route in routes]
+    assert [(serve.port, serve.book) for serve in serves if isinstance(serve, messages.Serve)] == [
+        (route.port, "my-redis") for route in routes
+    ]
+    stage.apply(*routes)
+    assert stage.workers.take() == []
+
+
+async def test_a_port_that_is_retargeted_is_in_the_book_before_as_what_it_becomes(stage: Stage) -> None:
+    known_nodes(stage)
+    stage.apply(rewriting(stage))
+    stage.workers.take()
+    stage.apply(rewriting(stage, name="my-redis-002"))
+    book, serve = stage.workers.take()[:2]
+    assert isinstance(book, messages.Book)
+    assert book.ports == ((host("my-redis-002.0001"), 6379, stage.ports[0]),)
+    assert isinstance(serve, messages.Serve)
+
+
+async def test_a_port_that_cannot_be_opened_is_in_no_book_until_it_is(stage: Stage) -> None:
+    known_nodes(stage)
+    with socket.create_server(("127.0.0.1", stage.ports[1])):
+        stage.apply(rewriting(stage), rewriting(stage, 1, "my-redis-002"))
+        book, _ = stage.workers.take()
+        assert book_ports(book) == [stage.ports[0]]
+        stage.pass_seconds(BIND_RETRY_SECONDS)
+        assert stage.workers.take() == []
+    stage.pass_seconds(BIND_RETRY_SECONDS)
+    book, serve = stage.workers.take()
+    assert book_ports(book) == [*stage.ports[:2]]
+    assert isinstance(serve, messages.Serve)
+
+
+async def test_a_port_that_drains_is_taken_out_of_the_book(stage: Stage) -> None:
+    known_nodes(stage)
+    stage.apply(rewriting(stage), rewriting(stage, 1, "my-redis-002"))
+    stage.workers.take()
+    stage.apply(rewriting(stage))
+    assert [book_ports(message) for message in stage.workers.take() if isinstance(message, messages.Book)] == [
+        [stage.ports[0]]
+    ]
+
+
+async def test_the_book_of_a_cache_that_is_gone_is_emptied_once_its_last_port_is_closed(stage: Stage) -> None:
+    known_nodes(stage)
+    stage.apply(rewriting(stage))
+    stage.workers.take()
+    stage.apply()
+    assert not any(isinstance(message, messages.Book) for message in stage.workers.take())
+    stage.pass_seconds(EMPTY_SECONDS + 2.0)
+    told = stage.workers.take()
+    assert [type(message) for message in told] == [messages.Unserve, messages.Book]
+    assert told[1] == messages.Book("my-redis", (), "", "", 0)
+
+
+async def test_an_address_that_is_new_is_in_the_book_before_it_is_dialled(stage: Stage) -> None:
+    known_nodes(stage)
+    name = host("my-redis-001.0001")
+    stage.apply(rewriting(stage))
+    stage.workers.take()
+    stage.answers(name, A)
+    book, serve = stage.workers.take()
+    assert isinstance(book, messages.Book)
+    assert (A.ip, 6379, stage.ports[0]) in book.ports
+    assert isinstance(serve, messages.Serve)
+    assert serve.addresses == (A,)
+
+
+async def test_a_port_leads_nowhere_before_the_book_that_is_told_a_moment_later(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(books_module, "PAUSE_SECONDS", 3600.0)
+    known_nodes(stage)
+    route = rewriting(stage)
+    for _ in range(AT_ONCE):
+        stage.apply(route)
+    stage.workers.take()
+    stage.answers(host("my-redis-001.0001"), A)
+    assert (stage.workers.take(), stage.serving.addresses(route.port)) == ([], ())
+    stage.serving.tick()
+    book, serve = stage.workers.take()
+    assert isinstance(book, messages.Book)
+    assert (A.ip, 6379, route.port) in book.ports
+    assert isinstance(serve, messages.Serve)
+    assert serve.addresses == (A,)
+    stage.answers(host("my-redis-001.0001"), B)
+    (serve,) = stage.workers.take()
+    assert isinstance(serve, messages.Serve), "whoever it was known by goes on being served meanwhile"
+    assert serve.addresses == (B,)
+
+
+async def test_an_address_that_left_is_in_the_book_for_some_minutes_more(stage: Stage) -> None:
+    known_nodes(stage)
+    name = host("my-redis-001.0001")
+    stage.apply(rewriting(stage))
+    stage.answers(name, A)
+    stage.answers(name, B)
+    stage.pass_seconds(1.0)
+    stage.workers.take()
+    stage.clock.now += FORGET_SECONDS
+    stage.pass_seconds(1.0)
+    (book,) = (message for message in stage.workers.take() if isinstance(message, messages.Book))
+    assert [ip for ip, *_ in book.ports] == [B.ip, name]
+
+
+async def test_a_role_that_an_engine_told_ends_what_a_reader_has_open_at_the_new_primary(stage: Stage) -> None:
+    nodes = (node("my-redis-001"), node("my-redis-002"))
+    reader = {Kind.READER: Endpoint("reader", 6379)}
+    stage.knowledge.known = Known(snapshot(redis(mode=Mode.CLUSTER_COMPATIBLE, nodes=nodes, endpoints=reader)))
+    route = stage.route(kind=Kind.READER, name="reader", mode=Mode.CLUSTER_COMPATIBLE)
+    stage.apply(route)
+    stage.answers("reader", A)
+    stage.answers(host("my-redis-001.0001"), A)
+    stage.counts(route.port, A=1)
+    stage.answers("reader", B)
+    stage.pass_seconds(2.0)
+    assert stage.workers.take_orders() == []
+    stage.knowledge.take_roles("my-redis", [(A.ip, 6379, Role.PRIMARY)])
+    stage.pass_seconds(1.0)
+    assert stage.workers.take_orders() == [cut(route.port, A, Outcome.ROLE_MOVED)]

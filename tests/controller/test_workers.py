@@ -54,6 +54,7 @@ while True:
     select.select([sock], [], [])
     for message, fds in channel.receive():
         said = message.server.certificate.decode() if isinstance(message, messages.Tls) else ""
+        said = f"{message.name} {message.version}" if isinstance(message, messages.Book) else said
         channel.send(messages.DialFailed(0, type(message).__name__, said))
 """)
 
@@ -259,6 +260,51 @@ async def test_keys_are_not_logged_where_they_cannot_be_told(
         told = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
         assert told == ["worker gets no certificates"]
         assert not any("SECRET" in TextFormatter().format(record) for record in caplog.records)
+
+
+def book(name: str, version: int) -> messages.Book:
+    return messages.Book(name, (("10.0.1.230", 6379, 6379),), "cache.dev.example.com", "203.0.113.73", version)
+
+
+async def test_books_are_told_when_they_are_new_and_emptied_when_no_port_names_them() -> None:
+    async with staged(1, SAYS_WHAT_IT_HEARS) as stage:
+        for one in (book("a", 1), book("a", 1), book("b", 1), book("a", 2)):
+            stage.workers.set_book(one)
+        stage.workers.forget_book("a")
+        stage.workers.forget_book("a")
+        stage.workers.set_policy(messages.Policy(log_connections=False))
+        told = await heard(stage, 6)
+        assert told == [
+            ("Policy", ""),
+            ("Book", "a 1"),
+            ("Book", "b 1"),
+            ("Book", "a 2"),
+            ("Book", "a 0"),
+            ("Policy", ""),
+        ]
+
+
+async def test_a_successor_is_told_the_newest_books_before_its_ports() -> None:
+    async with staged(1, SAYS_WHAT_IT_HEARS) as stage:
+        stage.workers.serve(stage.serve(rewrite="cluster", book="a"), [stage.listening])
+        stage.workers.set_tls(tls(b"one"))
+        for one in (book("a", 1), book("b", 1), book("a", 2)):
+            stage.workers.set_book(one)
+        stage.workers.forget_book("b")
+        await heard(stage, 7)
+        ((_, pid),) = stage.workers.pids().items()
+        os.kill(pid, signal.SIGKILL)
+        await stage.next_loss()
+        assert await heard(stage, 4) == [("Policy", ""), ("Tls", "one"), ("Book", "a 2"), ("Serve", "")]
+
+
+async def test_a_book_that_does_not_fit_the_channel_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(channel_module, "MAX_FRAME_BYTES", 64)
+    async with staged(1, SAYS_WHAT_IT_HEARS) as stage:
+        stage.workers.set_book(book("a" * 100, 1))
+        assert "worker gets no book" in [record.getMessage() for record in caplog.records]
 
 
 async def test_an_unserved_port_is_closed() -> None:

@@ -504,3 +504,44 @@ async def test_nothing_secret_is_logged_or_raised_even_at_debug(
         assert credentials.token is None or credentials.token not in text
     assert "Authorization" not in text
     assert not [record for record in caplog.records if record.name.startswith(("boto", "urllib3"))]
+
+
+async def test_a_secret_is_asked_for_in_the_same_thread_and_session(aws: AwsServer) -> None:
+    arn = aws.world.set_secret("probe", "word")
+    async with discovery(Aws(role_arn=ROLE)) as elasticache:
+        await elasticache.fetch(False)
+        assert await elasticache.secret(arn) == "word"
+        assert len(discovery_threads()) == 1
+    assert len(aws.calls("AssumeRole")) == 1
+
+
+async def test_a_secret_that_waits_its_turn_and_is_wanted_no_more_cuts_nobody_short(aws: AwsServer) -> None:
+    arn = aws.world.set_secret("probe", "word")
+    slow = aws.fault("DescribeReplicationGroups", "slow")
+    async with discovery(read_seconds=60.0) as elasticache:
+        fetching = start(elasticache.fetch(False))
+        await asyncio.to_thread(slow.wait_until_hit)
+        waiting = asyncio.get_running_loop().create_task(elasticache.secret(arn))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        slow.release()
+        assert (await fetching).failures == ()
+        assert len(aws.calls("DescribeReplicationGroups")) == 1
+        assert not aws.calls("GetSecretValue")
+
+
+async def test_no_secret_is_logged_or_raised(aws: AwsServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    arn = aws.world.set_secret("probe", "s3cr3t-w0rd")
+    told: list[str] = []
+    faults: tuple[FaultKind, ...] = ("denied", "expired", "truncated", "cut-off", "html", "throttle", "reset")
+    async with discovery() as elasticache:
+        assert await elasticache.secret(arn) == "s3cr3t-w0rd"
+        for fault in faults:
+            aws.fault("GetSecretValue", fault, times=None)
+            told.append(repr(await reason_of(elasticache.secret(arn))))
+            aws.heal()
+    assert len(told) == len(faults)
+    assert "s3cr3t" not in caplog.text + "\n".join(told)

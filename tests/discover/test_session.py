@@ -172,3 +172,48 @@ def test_interrupting_when_nothing_is_under_way_does_no_harm(aws: AwsServer) -> 
     ours.interrupt()
     assert client.describe_cache_clusters()["CacheClusters"]
     ours.forget()
+
+
+def test_secrets_are_asked_for_by_the_same_session_one_client_a_region(aws: AwsServer) -> None:
+    ours, stop = sessions(), threading.Event()
+    first = ours.secrets(stop)
+    assert ours.has_client
+    assert first.meta.region_name == aws.world.region
+    assert ours.secrets(stop, aws.world.region) is first
+    elsewhere = ours.secrets(stop, "eu-west-3")
+    assert elsewhere.meta.region_name == "eu-west-3"
+    ours.forget()
+    assert ours.secrets(stop) is not first
+    ours.forget()
+
+
+def test_a_role_is_assumed_for_secrets_too(aws: AwsServer) -> None:
+    ours, stop = sessions(Aws(role_arn="arn:aws:iam::123456789012:role/discovery")), threading.Event()
+    arn = aws.world.set_secret("probe", "word")
+    assert ours.secrets(stop).get_secret_value(SecretId=arn)["SecretString"] == "word"
+    (call,) = aws.calls("GetSecretValue")
+    assert call.access_key.startswith("ASIA")
+    ours.forget()
+
+
+def test_a_call_for_a_secret_can_be_cut_short(aws: AwsServer) -> None:
+    ours, stop = sessions(), threading.Event()
+    arn = aws.world.set_secret("probe", "word")
+    hang = aws.fault("GetSecretValue", "hang")
+    ended: list[BaseException] = []
+    secrets = ours.secrets(stop)
+
+    def call() -> None:
+        try:
+            secrets.get_secret_value(SecretId=arn)
+        except CutShortError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    hang.wait_until_hit()
+    stop.set()
+    ours.interrupt()
+    thread.join(20)
+    assert len(ended) == 1
+    ours.forget()

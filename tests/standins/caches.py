@@ -42,7 +42,8 @@ READY_PAUSE_SECONDS = 0.005
 CLEAR_OFFSET = 1000
 """How far from a TLS port the same cache speaks without TLS."""
 CERTIFICATE_STEM = "node"
-CERTIFICATE_FILE, KEY_FILE = f"{CERTIFICATE_STEM}.crt", f"{CERTIFICATE_STEM}.key"
+CERTIFICATE_FILE, KEY_FILE, CA_FILE = f"{CERTIFICATE_STEM}.crt", f"{CERTIFICATE_STEM}.key", "ca.crt"
+SOCKET_FILE = "redis.sock"
 
 
 class CacheError(Exception):
@@ -64,6 +65,11 @@ class CacheServer(abc.ABC):
     def pid(self) -> int | None:
         """The process, where it is one of its own."""
         return None
+
+    def _refuse_taken_ports(self) -> None:
+        for port in {self.port, self.clear_port}:
+            if not is_port_free(self.address, port):
+                raise CacheError(f"{self.address}:{port} is in use")
 
     @abc.abstractmethod
     def stop(self) -> None:
@@ -128,18 +134,27 @@ def redis_program() -> str | None:
     return shutil.which("redis-server") or shutil.which("valkey-server")
 
 
-class _Process:
-    """A child process with a directory of its own, which is ready once ``answers`` says so."""
+class CacheProcess:
+    """A child process with a directory of its own, which is ready once it gives the right answer to ``question``.
+
+    It is asked where ``asked`` says: at an address and port, or at a Unix socket in its directory (named "", 0).
+    """
 
     def __init__(
-        self, command: list[str], cache: CacheServer, question: tuple[str, str], certificate: Issued | None
+        self,
+        command: list[str],
+        asked: tuple[str, int],
+        question: tuple[str, str],
+        certificate: Issued | None = None,
+        ca: bytes | None = None,
     ) -> None:
-        for port in {cache.port, cache.clear_port}:
-            if not is_port_free(cache.address, port):
-                raise CacheError(f"{cache.address}:{port} is in use")
         self._directory = tempfile.TemporaryDirectory(prefix="natproxy-cache-", ignore_cleanup_errors=True)
+        self.socket_path = str(Path(self._directory.name, SOCKET_FILE))
+        """Where one that is told to (``--unixsocket``) can be asked, from any network namespace."""
         if certificate is not None:
             certificate.write(Path(self._directory.name), CERTIFICATE_STEM)
+        if ca is not None:
+            Path(self._directory.name, CA_FILE).write_bytes(ca)
         self._log = Path(self._directory.name, "log")
         with self._log.open("wb") as log:
             self.child = subprocess.Popen(
@@ -152,7 +167,7 @@ class _Process:
             )
         atexit.register(self.end)
         try:
-            self._wait_until_ready(cache.address, cache.clear_port, question)
+            self._wait_until_ready(*(asked if asked[0] else (self.socket_path, 0)), question)
         except BaseException:
             self.end()
             raise
@@ -204,9 +219,10 @@ class RealRedis(RedisServer):
             command += ["--tls-cert-file", CERTIFICATE_FILE, "--tls-key-file", KEY_FILE]
         command += ["--port", str(self.clear_port)]
         command += ["--protected-mode", "no", "--repl-diskless-sync-delay", "0", "--dir", "."]
-        if _major_version(program) >= 7:
+        if major_version(program) >= 7:
             command += ["--enable-debug-command", "yes", "--bind-source-addr", address]
-        self._process = _Process(command, self, ("PING", "+PONG"), certificate)
+        self._refuse_taken_ports()
+        self._process = CacheProcess(command, (address, self.clear_port), ("PING", "+PONG"), certificate)
 
     @property
     def pid(self) -> int | None:
@@ -251,7 +267,8 @@ class RealMemcached(CacheServer):
             command += ["-Z", "-o", f"ssl_chain_cert={CERTIFICATE_FILE},ssl_key={KEY_FILE}"]
         if os.geteuid() == 0:
             command += ["-u", "nobody"]
-        self._process = _Process(command, self, ("version", "VERSION "), certificate)
+        self._refuse_taken_ports()
+        self._process = CacheProcess(command, (address, self.clear_port), ("version", "VERSION "), certificate)
 
     @property
     def pid(self) -> int | None:
@@ -319,7 +336,8 @@ class FakeMemcached(CacheServer):
 
 
 @functools.cache
-def _major_version(program: str) -> int:
+def major_version(program: str) -> int:
+    """Which Redis or Valkey a program is."""
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     return int(said.partition("v=")[2].partition(".")[0])
 

@@ -29,8 +29,10 @@ from tests.standins.aws.server import AwsServer
 from tests.standins.aws.world import AwsWorld
 from tests.standins.caches import CacheServer, is_port_free
 from tests.standins.certificates import Authority, Issued
+from tests.standins.clusternode import ClusterNode
 from tests.standins.dns import DnsServer
 from tests.standins.fleet import Backing, Fleet
+from tests.standins.rediscluster import RedisCluster
 
 BLOCK_SIZE = 1024
 SERVICE_OFFSET = 1
@@ -121,7 +123,7 @@ class Cloud:
         tls: TlsMode = "off",
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Make a replication group; its caches replicate for real, but speak no cluster protocol."""
+        """Make a replication group; its caches replicate for real, in cluster mode as a real cluster."""
         with self._change():
             self.world.add_replication_group(
                 group_id, engine=engine, mode=mode, shards=shards, replicas=replicas, tls=tls, tags=tags, port=self.port
@@ -140,7 +142,7 @@ class Cloud:
             self.world.add_memcached(cluster_id, nodes=nodes, tls=tls, tags=tags, port=self.memcached_port)
 
     def serverless(self, name: str, *, speaks_tls: bool = False, tags: Mapping[str, str] | None = None) -> None:
-        """Make a serverless cache of three addresses; its caches share no data, and speak TLS only where told."""
+        """Make a serverless cache of three addresses, which tell of a cluster, and speak TLS only where told."""
         with self._change():
             if speaks_tls:
                 self._fleet.tls_serverless.add(name)
@@ -156,7 +158,7 @@ class Cloud:
         record = self.world.group(group_id).shards[shard]
         old = (record.primary, "0001")
         if kill:
-            self._fleet.close(old)
+            self._fleet.crash(old)
         live = [member for member in record.members if member != record.primary and not self._is_down(member)]
         chosen = to or next(iter(live), None)
         if chosen is not None:
@@ -182,7 +184,7 @@ class Cloud:
         """Let a node die as by kill -9; nobody is told, and it stays dead until ``revive`` or ``replace``."""
         self.where(cluster_id, node_id)
         self._fleet.down.add((cluster_id, node_id))
-        self._fleet.close((cluster_id, node_id))
+        self._fleet.crash((cluster_id, node_id))
 
     def revive(self, cluster_id: str, node_id: str = "0001") -> None:
         """Start a killed node again where it was."""
@@ -242,6 +244,16 @@ class Cloud:
     def server(self, cluster_id: str, node_id: str = "0001") -> CacheServer:
         """Return the cache that runs as a node now."""
         return self._fleet.servers[cluster_id, node_id]
+
+    def redis_cluster(self, group_id: str) -> RedisCluster:
+        """Return the real cluster of a group in cluster mode: to move slots, and to ask its nodes."""
+        return self._fleet.clusters[group_id]
+
+    def cluster_node(self, cluster_id: str) -> ClusterNode:
+        """Return a node of it."""
+        server = self.server(cluster_id)
+        assert isinstance(server, ClusterNode), f"{cluster_id} is no node of a real cluster"
+        return server
 
     def where(self, cluster_id: str, node_id: str = "0001") -> tuple[str, int]:
         """Return address and port of a node."""

@@ -1,4 +1,7 @@
-"""Questions to a cache, on a connection of their own. I/O: TCP."""
+"""Questions to a cache, on a connection of their own. I/O: TCP, Unix sockets.
+
+An ``address`` that begins with ``/`` is a Unix socket's path; the port then says nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def converse(
     address: str, port: int, commands: Sequence[Sequence[str]], seconds: float = QUESTION_SECONDS
 ) -> list[Reply]:
     """Send several commands on one connection and return their replies; raises as ``ask`` does."""
-    with socket.create_connection((address, port), seconds) as connection:
+    with connect(address, port, seconds) as connection:
         connection.sendall("".join(_command(words) for words in commands).encode())
         with connection.makefile("rb") as stream:
             return [_read(cast("BinaryIO", stream)) for _ in commands]
@@ -32,10 +35,24 @@ def converse(
 
 def ask_line(address: str, port: int, line: str, seconds: float = QUESTION_SECONDS) -> str:
     """Send one line and return the first line of the answer, as it stands."""
-    with socket.create_connection((address, port), seconds) as connection:
+    with connect(address, port, seconds) as connection:
         connection.sendall(line.encode() + b"\r\n")
         with connection.makefile("rb") as stream:
             return stream.readline().decode().rstrip("\r\n")
+
+
+def connect(address: str, port: int, seconds: float = QUESTION_SECONDS) -> socket.socket:
+    """Open a connection; ``seconds`` stays its timeout."""
+    if not address.startswith("/"):
+        return socket.create_connection((address, port), seconds)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(seconds)
+        connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _command(words: Sequence[str]) -> str:

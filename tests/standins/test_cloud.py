@@ -255,3 +255,56 @@ def test_a_node_can_show_another_certificate_and_a_cache_can_take_tls_up(cloud: 
     assert shown_certificate(cloud, cloud.where("alone"), "other.example").serial_number == other.serial
     with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
         shown_certificate(cloud, cloud.where("alone"), cloud.world.node_host("alone"))
+
+
+def owner_of_a(cloud: Cloud, cluster_id: str) -> str:
+    """Who serves the key ``a`` (slot 15495), as a node tells: an address."""
+    try:
+        ask(*cloud.where(cluster_id), "GET", "a")
+    except ReplyError as error:
+        return str(error).rpartition(" ")[2].rpartition(":")[0]
+    return cloud.where(cluster_id)[0]
+
+
+@needs_redis
+@pytest.mark.parametrize("backing", ["real"], indirect=True)
+def test_a_group_in_cluster_mode_is_a_real_cluster_that_follows_what_happens(cloud: Cloud) -> None:
+    cloud.replication_group("cme", mode="cluster-enabled", shards=2, replicas=1)
+    first, second, replica = "cme-0001-001", "cme-0002-001", "cme-0002-002"
+    assert owner_of_a(cloud, first) == cloud.where(second)[0]
+    ask(*cloud.where(second), "SET", "a", "1")
+    assert cloud.failover("cme", 1) == replica
+    assert owner_of_a(cloud, first) == cloud.where(replica)[0]
+    assert cloud.failover("cme", 1, kill=True) == second
+    assert owner_of_a(cloud, first) == cloud.where(second)[0]
+    assert ask(*cloud.where(second), "GET", "a") == "1"
+    old = cloud.where(replica)[0]
+    assert cloud.replace(replica) != old
+    assert old not in str(cloud.cluster_node(first).ask("CLUSTER", "NODES"))
+    [third] = cloud.add_shard("cme", replicas=0)
+    assert owner_of_a(cloud, first) == cloud.where(third)[0]
+    assert ask(*cloud.where(third), "GET", "a") == "1"
+    cloud.remove_shard("cme", 2, settle=True)
+    assert owner_of_a(cloud, first) == cloud.where(second)[0]
+    assert ask(*cloud.where(second), "GET", "a") == "1"
+    cloud.redis_cluster("cme").move_slots([15495], cloud.cluster_node(first))
+    assert owner_of_a(cloud, second) == cloud.where(first)[0]
+
+
+@needs_redis
+@pytest.mark.parametrize("backing", ["real"], indirect=True)
+def test_a_cluster_whose_node_is_down_is_left_alone_where_nobody_could_help(cloud: Cloud) -> None:
+    cloud.replication_group("cme", mode="cluster-enabled", shards=2, replicas=0)
+    cloud.kill("cme-0002-001")
+    cloud.standalone("other")
+    cloud.revive("cme-0002-001")
+    assert owner_of_a(cloud, "cme-0001-001") == cloud.where("cme-0002-001")[0]
+
+
+@needs_redis
+@pytest.mark.parametrize("backing", ["real"], indirect=True)
+def test_a_cluster_with_tls_calls_its_nodes_by_the_names_that_aws_tells(cloud: Cloud) -> None:
+    cloud.replication_group("cme", mode="cluster-enabled", shards=2, replicas=0, tls="required")
+    host = cloud.world.node_host("cme-0002-001")
+    shown_certificate(cloud, cloud.where("cme-0002-001"), host)
+    assert f",{host} " in str(cloud.cluster_node("cme-0001-001").ask("CLUSTER", "NODES"))

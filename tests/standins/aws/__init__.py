@@ -1,4 +1,4 @@
-"""The AWS stand-in: ElastiCache, STS and instance metadata as real boto3 sees them.
+"""The AWS stand-in: ElastiCache, STS, Secrets Manager and instance metadata as real boto3 sees them.
 
     records.py     PURE   what the world consists of
     names.py       PURE   how ElastiCache names things
@@ -7,6 +7,7 @@
     answers.py     PURE   the world as AWS describes it (botocore-shaped dicts)
     operations.py  PURE   the operations served: filters, paging, not-found errors, denials
     render.py      PURE   AWS's query protocol from botocore's models; refuses what AWS does not know
+    jsonprotocol.py PURE  the protocol that Secrets Manager speaks, likewise
     keys.py        PURE   credentials given out, signatures (SigV4) checked
     faults.py      PURE   what goes wrong on order
     imds.py        PURE   instance metadata, version 2

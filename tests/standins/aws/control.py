@@ -30,6 +30,7 @@ WORLD_ACTIONS = frozenset({
     "add_replication_group", "add_standalone", "add_memcached", "add_serverless", "failover", "replace_node",
     "set_node_status", "add_replica", "add_shard", "add_memcached_node", "remove_node", "remove_shard", "delete_cache",
     "settle", "tls_migration", "partial", "whole", "patch", "reorder", "node_host", "node_address", "nodes",
+    "set_secret",
 })  # fmt: skip
 SERVER_ACTIONS = frozenset({"heal", "calls", "wait_for", "wait_for_more"})
 CONTROL_TIMEOUT_SECONDS = 60.0

@@ -99,6 +99,19 @@ def get_caller_identity(context: Context, _params: Params) -> Answer:
     return {"UserId": context.caller.access_key, "Account": context.world.account, "Arn": context.caller.arn}
 
 
+def get_secret_value(context: Context, params: Params) -> Answer:
+    arn = str(params["SecretId"])
+    if arn not in context.world.secrets:
+        raise AwsError(400, "ResourceNotFoundException", "Secrets Manager can't find the specified secret.")
+    return {
+        "ARN": arn,
+        "Name": arn.rpartition(":")[2],
+        "SecretString": context.world.secrets[arn],
+        "VersionStages": ["AWSCURRENT"],
+        "CreatedDate": datetime.fromtimestamp(int(context.world.now()), UTC),
+    }
+
+
 OPERATIONS: Mapping[str, Mapping[str, Callable[[Context, Params], Answer]]] = {
     "elasticache": {
         "DescribeCacheClusters": describe_cache_clusters,
@@ -109,6 +122,10 @@ OPERATIONS: Mapping[str, Mapping[str, Callable[[Context, Params], Answer]]] = {
     },
     "sts": {"AssumeRole": assume_role, "GetCallerIdentity": get_caller_identity},
 }
+JSON_OPERATIONS: Mapping[str, Mapping[str, Callable[[Context, Params], Answer]]] = {
+    "secretsmanager": {"GetSecretValue": get_secret_value},
+}
+"""The same of services that speak AWS's JSON protocol."""
 
 DENIED_ON = {
     "DescribeCacheClusters": "cluster:*",
@@ -124,6 +141,8 @@ def denial(context: Context, service: str, operation: str, params: Params) -> Aw
     world = context.world
     if operation == "ListTagsForResource":
         resource = str(params.get("ResourceName"))
+    elif operation == "GetSecretValue":
+        resource = str(params.get("SecretId"))
     elif operation == "AssumeRole":
         resource = str(params.get("RoleArn"))
     else:

@@ -34,8 +34,9 @@ from tests.standins.aws.control import answer_control
 from tests.standins.aws.faults import Fault, FaultKind, Faults
 from tests.standins.aws.http import HttpServer, Reply, Request
 from tests.standins.aws.imds import InstanceMetadata
+from tests.standins.aws.jsonprotocol import CONTENT_TYPE, operation_of, parse_json, render_json, render_json_error
 from tests.standins.aws.keys import AwsError, Credentials, Keyring, Signed, verify
-from tests.standins.aws.operations import OPERATIONS, Context, denial
+from tests.standins.aws.operations import JSON_OPERATIONS, OPERATIONS, Context, denial
 from tests.standins.aws.render import QueryError, parse_query, render, render_error, service_model
 from tests.standins.aws.world import AwsWorld
 from tests.standins.loop import LoopThread
@@ -233,6 +234,9 @@ class AwsServer:
         def answer() -> Reply:
             try:
                 with self.world.lock:
+                    if signed.service in JSON_OPERATIONS:
+                        output = JSON_OPERATIONS[signed.service][operation.name](context, params)
+                        return Reply(200, render_json(operation, output), CONTENT_TYPE)
                     output = OPERATIONS[signed.service][operation.name](context, params)
                 return Reply(200, render(operation, output))
             except AwsError as error:
@@ -297,6 +301,8 @@ def _spoilt(kind: FaultKind, reply: Reply) -> Reply:
 
 def _understand(request: Request, service: str) -> tuple[OperationModel, dict[str, object]]:
     """Find out what is asked; raises the AwsError that AWS answers."""
+    if service in JSON_OPERATIONS:
+        return _understand_json(request, service)
     if service not in OPERATIONS:
         raise AwsError(
             403, "SignatureDoesNotMatch", f"Credential should be scoped to a service served here, not {service}"
@@ -312,7 +318,23 @@ def _understand(request: Request, service: str) -> tuple[OperationModel, dict[st
         raise AwsError(400, "InvalidParameterValue", str(error)) from error
 
 
+def _understand_json(request: Request, service: str) -> tuple[OperationModel, dict[str, object]]:
+    model = service_model(service)
+    name = operation_of(model, request.headers.get("x-amz-target", ""))
+    if request.method != "POST" or name not in JSON_OPERATIONS[service]:
+        raise AwsError(400, "InvalidAction", f"Could not find operation {name}")
+    operation = model.operation_model(name)
+    try:
+        return operation, parse_json(operation, request.body)
+    except QueryError as error:
+        raise AwsError(400, "ValidationException", str(error)) from error
+
+
 def _error_reply(service: str, error: AwsError) -> Reply:
+    if service in JSON_OPERATIONS:
+        # this protocol has 400 for whatever is the caller's fault
+        status = 400 if error.status < 500 else error.status
+        return Reply(status, render_json_error(error.code, error.message), CONTENT_TYPE)
     known = service if service in OPERATIONS else "elasticache"
     namespace = str(service_model(known).metadata["xmlNamespace"])
     body = render_error(namespace, error.code, error.message, is_sender=error.status < 500)

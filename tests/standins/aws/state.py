@@ -65,6 +65,8 @@ class WorldState:
         self.clusters: dict[str, ClusterRecord] = {}
         self.serverless: dict[str, ServerlessRecord] = {}
         self.events: list[EventRecord] = []
+        self.secrets: dict[str, str] = {}
+        """ARN -> text, of Secrets Manager."""
         self.patches: dict[tuple[str, str], dict[str, object]] = {}
         self.partials: set[tuple[PartialKind, str]] = set()
         self.order_seed: int | None = None

@@ -38,6 +38,15 @@ T = TypeVar("T")
 class AwsWorld(WorldState):
     """What exists and what happens to it."""
 
+    # secrets
+
+    def set_secret(self, name: str, text: str) -> str:
+        """Put a text into Secrets Manager, in place of what was there; return its ARN."""
+        arn = f"arn:aws:secretsmanager:{self.region}:{self.account}:secret:{name}"
+        with self.lock:
+            self.secrets[arn] = text
+        return arn
+
     # roles and nodes
 
     def failover(self, group_id: str, shard: int = 0, to: str | None = None) -> str:
