@@ -9,11 +9,12 @@ ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 SCANNER := $(VENV)/scanner
+CLIENTS := $(VENV)/clients
 PLOTS := $(VENV)/plots
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-once test check lint format servers scanner peers plots lock wheel bench bench-quick clean FORCE
+.PHONY: help venv demo demo-once test check lint format servers scanner clients peers plots lock wheel bench bench-quick clean FORCE
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -33,7 +34,7 @@ demo: $(STAMP) ## a small AWS, caches, natproxy and a client, told as a story, t
 demo-once: $(STAMP) ## the same story, ending by itself
 	@$(PY) -m tests.demo --once
 
-test: $(STAMP) servers scanner ## all tests (as root on Debian also those with real servers and network namespaces)
+test: $(STAMP) servers scanner clients ## all tests (as root on Debian also those with real servers and network namespaces)
 	@$(PY) -m pytest $(ARGS)
 
 check: lint test ## lint and test
@@ -54,6 +55,10 @@ servers: ## the programs that tests talk to: installed as root on Debian, else n
 scanner: $(STAMP) ## the TLS scanner that a test needs, in a virtual environment of its own
 	@sh .ci/extra $(PY) $(SCANNER) requirements-scan.lock "the TLS scanner" "Tests will be skipped" nassl,cryptography
 
+clients: $(STAMP) servers ## the cluster clients that tests run, in directories of their own
+	@sh .ci/extra $(PY) $(CLIENTS) requirements-clients.lock "valkey-glide" "Tests will be skipped"
+	@sh .ci/node tests/clients
+
 peers: ## the proxies that the bench measures: installed as root on Debian, else named
 	@sh .ci/peers
 
@@ -73,5 +78,5 @@ bench-quick: $(STAMP) servers peers ## the main table alone, in fewer and shorte
 	@$(PY) -m bench --quick $(ARGS)
 
 clean: ## remove .venv and everything else that was made here
-	rm -rf $(VENV) dist build bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tests/clients/node_modules dist build bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find natproxy tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -29,9 +29,25 @@ FOREIGN_TO_WORKERS = frozenset(
     ("aiodns", "aiohttp", "asyncio", "boto3", "botocore", "prometheus_client", "pydantic", "rich", "typer", "uvloop")
 )
 
-NOT_OURS = {".git", ".venv", "__pycache__"}
+NOT_OURS = {".git", ".venv", "__pycache__", "node_modules"}
 TEXT_SUFFIXES = frozenset(
-    ("", ".css", ".html", ".j2", ".js", ".json", ".lock", ".md", ".py", ".service", ".sh", ".socket", ".toml", ".yaml")
+    (
+        "",
+        ".css",
+        ".html",
+        ".j2",
+        ".js",
+        ".json",
+        ".lock",
+        ".md",
+        ".mjs",
+        ".py",
+        ".service",
+        ".sh",
+        ".socket",
+        ".toml",
+        ".yaml",
+    )
 )
 """Files without a suffix (Makefile, LICENSE, scripts) are text too."""
 
@@ -173,8 +189,10 @@ def test_a_way_out_of_the_repository_is_found() -> None:
 
 
 def test_the_lock_files_name_no_registry() -> None:
-    for name in ("requirements.lock", "requirements-dev.lock"):
+    for name in ("requirements.lock", "requirements-dev.lock", "requirements-clients.lock"):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert "--hash=sha256:" in text
         assert "://" not in text
         assert "index" not in re.findall(r"^--?(\w+)", text, flags=re.MULTILINE)
+    locked = json.loads((ROOT / "tests/clients/package-lock.json").read_text(encoding="utf-8"))["packages"]
+    assert all("integrity" in package and "resolved" not in package for name, package in locked.items() if name)

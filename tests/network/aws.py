@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.network.guide import GUIDE_NODES, NAT, RESOLVER_IP, GuideNetwork
@@ -14,18 +15,20 @@ REDIS_ID = "my-redis"
 MEMCACHED_ID = "my-memcached"
 """A memcached cluster; its nodes are 0001, 0002 and 0003, in GUIDE_NODES' order."""
 
+GUIDE_CACHES: tuple[Mapping[str, object], ...] = (
+    {"do": "add_replication_group", "group_id": REDIS_ID, "addresses": GUIDE_NODES},
+    {"do": "add_memcached", "cluster_id": MEMCACHED_ID, "addresses": GUIDE_NODES},
+)
+
 ROOT = Path(__file__).parents[2]
 
 
 class GuideAws:
     """The AWS stand-in as a process on the NAT instance, beside the DNS server that resolv.conf there names."""
 
-    def __init__(self, network: GuideNetwork) -> None:
+    def __init__(self, network: GuideNetwork, caches: Sequence[Mapping[str, object]] = GUIDE_CACHES) -> None:
+        """``caches`` are what there is at first: actions of tests/standins/aws/control.py."""
         self._control = network.directory / "aws.sock"
-        caches = (
-            {"do": "add_replication_group", "group_id": REDIS_ID, "addresses": GUIDE_NODES},
-            {"do": "add_memcached", "cluster_id": MEMCACHED_ID, "addresses": GUIDE_NODES},
-        )
         orders = [word for cache in caches for word in ("--do", json.dumps(cache))]
         where = ("--dns", f"{RESOLVER_IP}:53", "--control", str(self._control))
         argv = [sys.executable, "-m", "tests.standins.aws", *where, *orders]
