@@ -46,7 +46,8 @@ def tell(body: bytes, view: View) -> Told | None:
         return None
     nodes = [node.decode("latin-1").split("|") for node in found["nodes"].split()]
     ports = [_find(view, host, ip, int(port)) for host, ip, port in nodes]
-    told = [f"{view.host}|{view.ip}|{port}" for port in ports if port is not None]
+    # Some clients dial the second field whatever is in it (pymemcache's), or pass over nodes where it is empty (dalli).
+    told = [f"{view.host}|{view.ip or view.host}|{port}" for port in ports if port is not None]
     version = int(found["version"]) + view.book.version if told else NO_NODES_VERSION
     text = str(version).encode() + found["gap"] + " ".join(told).encode() + found["end"]
     return Told(text, len(ports) - len(told))

@@ -76,9 +76,10 @@ def test_without_a_public_host_it_is_the_address_that_the_client_reached() -> No
     assert tell(b"12\n" + A + b"\n", view) == Told(b"13\nfd00::9|fd00::9|7001\n", 0)
 
 
-def test_a_public_address_that_is_not_known_is_left_empty() -> None:
+def test_where_no_public_address_is_known_the_name_stands_in_its_place() -> None:
+    """pymemcache's client dials that field, and cannot dial nothing."""
     view = view_of(Book(ports=PORTS, public_host="cache.example", version=1))
-    assert tell(b"12\n" + A + b"\n", view) == Told(b"13\ncache.example||7001\n", 0)
+    assert tell(b"12\n" + A + b"\n", view) == Told(b"13\ncache.example|cache.example|7001\n", 0)
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(1, 1000), st.booleans())
