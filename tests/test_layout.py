@@ -21,6 +21,7 @@ COVERED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "__main__.py": ("tests/cli/test_main.py", "one call of cli.main; the CLI's tests start it with python -m natproxy"),
     "errors.py": ("tests/cli/test_main.py", "names and texts only; the CLI shows them"),
     "messages.py": ("tests/test_channel.py", "data only; the channel's tests send every message through it"),
+    "wire/rewriter.py": ("tests/wire/test_redis.py", "a contract and lists of words; the rewriters' tests fulfil it"),
     "worker/leg.py": ("tests/worker/test_relay.py", "a leg moves nothing without its relay and its peer"),
     "model.py": ("tests/plan/test_routes.py", "data only; the plan's tests are made of it"),
 }
