@@ -56,7 +56,7 @@ scanner: $(STAMP) ## the TLS scanner that a test needs, in a virtual environment
 	@sh .ci/extra $(PY) $(SCANNER) requirements-scan.lock "the TLS scanner" "Tests will be skipped" nassl,cryptography
 
 clients: $(STAMP) servers ## the cluster clients that tests run, in directories of their own
-	@sh .ci/extra $(PY) $(CLIENTS) requirements-clients.lock "valkey-glide" "Tests will be skipped"
+	@sh .ci/extra $(PY) $(CLIENTS) requirements-clients.lock "the clients of Python" "Tests will be skipped"
 	@sh .ci/node tests/clients
 
 peers: ## the proxies that the bench measures: installed as root on Debian, else named

@@ -7,7 +7,7 @@ import ipaddress
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +52,14 @@ def addresses(first: int, count: int) -> list[str]:
     return [str(BLOCK[1 + first + number]) for number in range(count)]
 
 
+def cloud(shards: int) -> contextlib.AbstractContextManager[Cloud]:
+    """Run one with so many shards."""
+    return running_cloud(orders(shards))
+
+
 @contextlib.contextmanager
-def cloud(shards: int, *, core: str = PEER_CORE) -> Iterator[Cloud]:
-    """Run it, nicely: it is not what is measured."""
-    made = orders(shards)
+def running_cloud(made: Sequence[Mapping[str, object]], *, core: str = PEER_CORE) -> Iterator[Cloud]:
+    """Run one with these groups, nicely: it is not what is measured."""
     words = [word for order in made for word in ("--do", json.dumps(order))]
     argv = [*pin(core), "nice", "-n", "19", sys.executable, "-m", "tests.standins.aws", "--page-size", "100"]
     process = subprocess.Popen([*argv, "--dns", RESOLVER, *words], cwd=ROOT, stdout=subprocess.PIPE)

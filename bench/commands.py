@@ -5,6 +5,7 @@ python -m bench --quick              the main rows alone; make bench-quick
 python -m bench relay tls            these parts
 python -m bench plot                 the plots anew, from what was measured; they lie beside the JSON
 python -m bench write                performance.md beside the JSON: its tables anew
+python -m bench soak                 minutes of everything at once on a real cluster: does natproxy hold?
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import document, interpreter, machine, plots, programs, tables
-from bench.parts import connections, discovery, guide, memory, relay, routes, tls, values, workers
+from bench.parts import connections, discovery, guide, memory, relay, rewrite, routes, tls, values, workers
 from bench.parts.how import CannotError, Found, How
 from bench.results import Part, Results, decode, encode
 from bench.rounds import FULL, QUICK, Pace, tell
+from bench.soak import run as soaking
+from bench.soak import verdict
 
 ROOT = Path(__file__).parents[1]
 FILES = {False: ROOT / "bench" / "results" / "latest.json", True: ROOT / "bench" / "results" / "quick.json"}
@@ -32,6 +35,7 @@ DOCUMENT = "performance.md"
 PARTS: dict[str, Callable[[How], Found]] = {
     "relay": relay.measure,
     "tls": tls.measure,
+    "rewrite": rewrite.measure,
     "memory": memory.measure,
     "workers": workers.measure,
     "discovery": discovery.measure,
@@ -43,7 +47,8 @@ PARTS: dict[str, Callable[[How], Found]] = {
 }
 ALL = tuple(name for name in PARTS if name != "compiled")
 """The relay in C is measured with the relay."""
-IN_QUICK = ("relay", "tls", "memory")
+IN_QUICK = ("relay", "tls", "rewrite", "memory")
+SOAK = "soak"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,10 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     words = options.words or ([*IN_QUICK] if options.quick else [*ALL, "plot"])
     path: Path = options.json or FILES[options.quick]
-    known = [*PARTS, *ACTIONS]
+    known = [*PARTS, *ACTIONS, SOAK]
     if unknown := [word for word in words if word not in known]:
-        print(f"python -m bench: no part is called {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
-        return 2
+        return _refuse(f"no part is called {', '.join(unknown)}; there are {', '.join(known)}")
+    if SOAK in words:
+        return soak(options.minutes) if words == [SOAK] else _refuse(f"{SOAK} stands alone")
     names = [word for word in words if word in PARTS]
     try:
         failed = measure_all(names, path, options) if names else False
@@ -62,9 +68,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if word in ACTIONS:
                 ACTIONS[word](path)
     except (OSError, RuntimeError, ValueError) as error:
-        print(f"python -m bench: {error}", file=sys.stderr)
-        return 1
+        return _refuse(str(error), 1)
     return int(failed)
+
+
+def soak(minutes: float) -> int:
+    """Run the soak, show what came of it; return the exit status."""
+    programs.prepare()
+    try:
+        lines = soaking.soak(soaking.Course(minutes * 60))
+    except (CannotError, OSError, RuntimeError, ValueError) as error:
+        return _refuse(str(error), 1)
+    print(verdict.table(lines))
+    return int(not all(line.is_good for line in lines))
+
+
+def _refuse(why: str, status: int = 2) -> int:
+    print(f"python -m bench: {why}", file=sys.stderr)
+    return status
 
 
 def measure_all(names: Sequence[str], path: Path, options: argparse.Namespace) -> bool:
@@ -149,11 +170,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    words = f"of {', '.join([*PARTS, *ACTIONS])}; none: all but compiled, and plot"
+    words = f"of {', '.join([*PARTS, *ACTIONS])}; none: all but compiled, and plot; or {SOAK}, alone"
     parser.add_argument("words", nargs="*", metavar="PART", help=words)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, and the main rows only")
     parser.add_argument("--rounds", type=int, metavar="N", help="how many, after the first that is dropped")
     parser.add_argument("--seconds", type=float, metavar="S", help="how long each proxy's turn in a round takes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where results are kept, those of other parts too")
+    parser.add_argument(
+        "--minutes", type=float, metavar="M", default=3.0, help="how long the soak takes, after its start"
+    )
     parser.add_argument("--python", default="", metavar="PATH", help="the interpreter that runs natproxy")
     return parser

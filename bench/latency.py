@@ -1,9 +1,9 @@
 """A small client that times each of its requests to the nanosecond. I/O: asks a node; run as a program, prints JSON.
 
-    python bench/latency.py HOST PORT CLIENTS REQUESTS|SECONDSs
+    python bench/latency.py HOST PORT CLIENTS REQUESTS|SECONDSs [redis|memcached]
 
-redis-benchmark knows times of 8 us and its multiples only, too coarse where an answer takes 60. Each client asks as
-soon as it is answered, a GET and a SET in turns. Imports nothing of the bench, to start quickly.
+redis-benchmark knows times of 8 us and its multiples only, too coarse where an answer takes 60, and no memcached. Each
+client asks as soon as it is answered, a GET and a SET in turns. Imports nothing of the bench, to start quickly.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import socket
 import sys
 import time
 
-GET = b"*2\r\n$3\r\nGET\r\n$7\r\nlatency\r\n"
+ASKED = {
+    "redis": (b"*2\r\n$3\r\nGET\r\n$7\r\nlatency\r\n", b"*3\r\n$3\r\nSET\r\n$7\r\nlatency\r\n$3\r\nxxx\r\n"),
+    "memcached": (b"get latency\r\n", b"set latency 0 0 3\r\nxxx\r\n"),
+}
+"""Protocol -> GET and SET."""
 TAIL = 100
 """One of so many belongs to the slowest, which are all told."""
-SET = b"*3\r\n$3\r\nSET\r\n$7\r\nlatency\r\n$3\r\nxxx\r\n"
 
 
 def percentile(ordered: list[int], share: float) -> int:
@@ -25,8 +28,9 @@ def percentile(ordered: list[int], share: float) -> int:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def ask(sockets: list[socket.socket], requests: int, until_ns: int) -> list[int]:
+def ask(sockets: list[socket.socket], requests: int, until_ns: int, protocol: str = "redis") -> list[int]:
     """Return the nanoseconds of each request; ends after ``requests``, or at ``until_ns`` (time.monotonic_ns)."""
+    get, put = ASKED[protocol]
     clock = time.monotonic_ns
     by_fd = {sock.fileno(): sock for sock in sockets}
     asked = dict.fromkeys(by_fd, 0)
@@ -35,7 +39,7 @@ def ask(sockets: list[socket.socket], requests: int, until_ns: int) -> list[int]
         for fd, sock in by_fd.items():
             epoll.register(fd, select.EPOLLIN)
             asked[fd] = clock()
-            sock.send(SET)
+            sock.send(put)
         poll = epoll.poll
         turn = 0
         while len(took) < requests and clock() < until_ns:
@@ -47,11 +51,11 @@ def ask(sockets: list[socket.socket], requests: int, until_ns: int) -> list[int]
                 took.append(now - asked[fd])
                 turn += 1
                 asked[fd] = clock()
-                sock.send(GET if turn & 1 else SET)
+                sock.send(get if turn & 1 else put)
     return took
 
 
-def main(host: str, port: str, clients: str, amount: str) -> None:
+def main(host: str, port: str, clients: str, amount: str, protocol: str = "redis") -> None:
     """Print requests, seconds, and in milliseconds the median, the 99 % request and the slowest percent."""
     sockets = [socket.create_connection((host, int(port)), 5) for _ in range(int(clients))]
     for sock in sockets:
@@ -59,9 +63,9 @@ def main(host: str, port: str, clients: str, amount: str) -> None:
         sock.settimeout(None)
     start = time.monotonic_ns()
     if amount.endswith("s"):
-        took = ask(sockets, sys.maxsize, start + int(float(amount[:-1]) * 1e9))
+        took = ask(sockets, sys.maxsize, start + int(float(amount[:-1]) * 1e9), protocol)
     else:
-        took = ask(sockets, int(amount), sys.maxsize)
+        took = ask(sockets, int(amount), sys.maxsize, protocol)
     seconds = (time.monotonic_ns() - start) / 1e9
     took.sort()
     found: dict[str, object] = {"requests": len(took), "seconds": seconds}

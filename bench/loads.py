@@ -22,12 +22,20 @@ SECONDS = 60.0
 
 
 def requests(
-    tests: Sequence[str], *options: str, core: str = PEER_CORE, value_bytes: int = 3, prefix: Sequence[str] = ()
+    tests: Sequence[str],
+    *options: str,
+    core: str = PEER_CORE,
+    value_bytes: int = 3,
+    prefix: Sequence[str] = (),
+    stores: bool = True,
 ) -> Load:
-    """Return a load of redis-benchmark's; of several tests, each does its part."""
+    """Return a load of redis-benchmark's; of several tests, each does its part.
+
+    ``stores``: the node is given the value that it is then asked for; else the load has to have a SET.
+    """
 
     def run(door: Open, amount: int) -> Done:
-        if "get" in tests:
+        if stores and "get" in tests:
             store(b"x" * value_bytes)
         count = max(1, amount // len(tests))
         argv = [*prefix, *pin(core)]
@@ -37,14 +45,22 @@ def requests(
     return run
 
 
-def timed(clients: int, *, core: str = PEER_CORE, prefix: Sequence[str] = ()) -> Load:
+def timed(clients: int, *, core: str = PEER_CORE, prefix: Sequence[str] = (), protocol: str = "redis") -> Load:
     """Return a load of few clients, each of which asks as soon as it is answered."""
-    return lambda door, amount: timed_once(door, clients, str(amount), core=core, prefix=prefix)
+    return lambda door, amount: timed_once(door, clients, str(amount), core=core, prefix=prefix, protocol=protocol)
 
 
-def timed_once(door: Open, clients: int, amount: str, *, core: str = PEER_CORE, prefix: Sequence[str] = ()) -> Done:
+def timed_once(
+    door: Open,
+    clients: int,
+    amount: str,
+    *,
+    core: str = PEER_CORE,
+    prefix: Sequence[str] = (),
+    protocol: str = "redis",
+) -> Done:
     """Run latency.py for so many requests ("1000"), or so long ("2s")."""
-    words = (str(Path(latency.__file__)), door.host, str(door.port), str(clients), amount)
+    words = (str(Path(latency.__file__)), door.host, str(door.port), str(clients), amount, protocol)
     said = _run(prefix, core, *words)
     return Done(said["requests"], said["seconds"], said["p50"], said["p99"], tuple(said["slowest"]))
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.results import AGAINST, NATPROXY, Reading, Row
+from bench.results import NATPROXY, Reading, Row
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio | None:
 
 
 def costs(row: Row, proxy: str = NATPROXY) -> Ratio | None:
-    """Return how much more each of them does for its cost than AGAINST."""
+    """Return how much more a proxy does for its cost than the one that the row is against."""
     return _compared(row, proxy, lambda reading: reading.cost)
 
 
@@ -45,7 +45,7 @@ def rates(row: Row, proxy: str = NATPROXY) -> Ratio | None:
 
 
 def _compared(row: Row, proxy: str, value: Callable[[Reading], float | None]) -> Ratio | None:
-    ours, theirs = row.readings.get(proxy, []), row.readings.get(AGAINST, [])
+    ours, theirs = row.readings.get(proxy, []), row.readings.get(row.against, [])
     pairs = [(value(our), value(their)) for our, their in zip(ours, theirs, strict=False)]
     known = [(our, their) for our, their in pairs if our is not None and their is not None]
     return ratio([our for our, _ in known], [their for _, their in known])

@@ -13,8 +13,8 @@ VERSION = 2
 NATPROXY, HAPROXY, NGINX, SOCAT, STUNNEL, COMPILED, DNAT = (
     "natproxy", "HAProxy", "nginx", "socat", "stunnel", "compiled", "DNAT",
 )  # fmt: skip
-AGAINST = HAPROXY
-"""Whom ratios are against."""
+UNREAD = "rewrite: off"
+"""Another port of the same natproxy, which rewrites nothing."""
 
 
 class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,6 +44,8 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     reach: float | None = None
     aim: float | None = None
     notes: tuple[str, ...] = ()
+    against: str = HAPROXY
+    """Whom ratios are against."""
 
 
 class Point(msgspec.Struct, frozen=True):

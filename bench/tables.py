@@ -7,16 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bench import ratios
 from bench.ratios import Ratio
-from bench.results import COMPILED, DNAT, HAPROXY, NATPROXY, NGINX, SOCAT, STUNNEL, Curve, Part, Row
+from bench.results import COMPILED, DNAT, NATPROXY, NGINX, SOCAT, STUNNEL, Curve, Part, Row
 
 OTHERS = (NGINX, STUNNEL, SOCAT, COMPILED, DNAT)
 NONE = "-"
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the table of ratios; of the other proxies those that were measured."""
+    """Return a table of ratios for each that they are against; of the other proxies those that were measured."""
+    return "\n\n".join(
+        _table(against, [row for row in rows if row.against == against])
+        for against in dict.fromkeys(row.against for row in rows)
+    )
+
+
+def _table(against: str, rows: Sequence[Row]) -> str:
     others = [name for name in OTHERS if any(name in row.readings for row in rows)]
-    head = ["workload", "ratio", "spread", "rate", "p50", "p99", NATPROXY, HAPROXY, *others, "reach"]
+    head = ["workload", "ratio", "spread", "rate", "p50", "p99", NATPROXY, against, *others, "reach"]
     return _grid(head, [_cells(row, others) for row in rows])
 
 
@@ -30,7 +37,7 @@ def _cells(row: Row, others: Sequence[str]) -> list[str]:
         _median(ratios.p50s(row)),
         _median(ratios.p99s(row)),
         _cost(row, NATPROXY),
-        _cost(row, HAPROXY),
+        _cost(row, row.against),
         *(_median(ratios.costs(row, name)) for name in others),
         _reach(row),
     ]

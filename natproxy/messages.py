@@ -233,7 +233,7 @@ class Hint(msgspec.Struct, frozen=True, tag=True):
 
 
 class Learnt(msgspec.Struct, frozen=True, tag=True):
-    """Roles that a topology reply told of on its way. At most one a second of each book, where they are new."""
+    """Roles that topology replies told of on their way. At most one a second of each book, where they are new."""
 
     book: str
     roles: tuple[tuple[str, int, str], ...]

@@ -9,7 +9,7 @@ from typing import Literal
 from bench.parts.how import How
 from bench.peers.catalogue import Doors
 from bench.peers.ports import Door
-from bench.results import Row
+from bench.results import HAPROXY, Row
 from bench.rounds import Load, each, measure, tell
 
 
@@ -28,14 +28,14 @@ class Workload:
     aim: float | None = None
 
 
-def row(workload: Workload, doors: Doors, how: How) -> Row:
+def row(workload: Workload, doors: Doors, how: How, against: str) -> Row:
     """Measure a workload through all proxies that have its door."""
     tell(f"  {workload.name}")
     ways = each(doors, {name: opened.get(workload.door.name) for name, opened in doors.items()})
     readings = measure(workload.load, ways, how.pace, workload.first)
-    return Row(workload.name, workload.unit, readings, workload.basis, workload.reach, workload.aim)
+    return Row(workload.name, workload.unit, readings, workload.basis, workload.reach, workload.aim, against=against)
 
 
-def rows(workloads: Sequence[Workload], doors: Doors, how: How) -> list[Row]:
+def rows(workloads: Sequence[Workload], doors: Doors, how: How, *, against: str = HAPROXY) -> list[Row]:
     """Measure workloads one after the other."""
-    return [row(workload, doors, how) for workload in workloads]
+    return [row(workload, doors, how, against) for workload in workloads]

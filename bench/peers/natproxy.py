@@ -45,6 +45,8 @@ def _static(door: Door, port: int, setting: Setting) -> dict[str, object]:
     found: dict[str, object] = {"name": door.name, "port": port, "target": door.target}
     if setting.files is not None:
         found["clients"] = {"tls": "terminate" if door.client_tls else "off"}
+    if door.rewrite:
+        found["rewrite"] = door.rewrite
     if door.node_tls and setting.files is not None:
         found["nodes"] = {"tls": "on", "ca": str(setting.files.ca), "server_name": HOST}
     return found

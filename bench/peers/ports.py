@@ -9,7 +9,7 @@ from bench.accounts import Account
 from bench.certificates import Files
 from bench.programs import PROXY_CORE, Probe, is_listening
 
-NODE_PORT, NODE_TLS_PORT, BULK_PORT = 21990, 21995, 21996
+NODE_PORT, NODE_TLS_PORT, BULK_PORT, MEMCACHED_PORT = 21990, 21995, 21996, 21997
 FIRST_PORTS = {"natproxy": 21100, "HAProxy": 21200, "nginx": 21300, "stunnel": 21400, "socat": 21500, "compiled": 21600}
 """Each proxy's own, then one for each door."""
 NODE_HOSTS = {name: f"127.0.1.{number}" for number, name in enumerate(FIRST_PORTS, 1)}
@@ -31,6 +31,8 @@ class Door:
     """Of clients."""
     is_large: bool = False
     """With 64 KiB buffers, where they can be set."""
+    rewrite: str = ""
+    """natproxy's: redis | memcached; empty = it rewrites nothing."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from natproxy.wire import frames
 from natproxy.wire.commands import LONGEST_NAME, WITH_SUBCOMMAND, Awaited, classify
@@ -21,14 +21,22 @@ class UnreadableError(Exception):
         self.reason = reason
 
 
+class Asker(Protocol):
+    """Who is told what was asked, in its order. Given with each call: kept, the two would hold each other for ever."""
+
+    def plain_asked(self, count: int) -> None:
+        """Take in so many plain commands."""
+
+    def special_asked(self, awaited: Awaited) -> None:
+        """Take in one that is not. May raise UnreadableError."""
+
+
 class Requests:
-    """What a client sends, as far as it matters. ``on_plain(count)`` and ``on_special(awaited)`` in their order."""
+    """What a client sends, as far as it matters."""
 
-    __slots__ = ("_arguments", "_on_plain", "_on_special", "_rest", "opaque")
+    __slots__ = ("_arguments", "_rest", "opaque")
 
-    def __init__(self, on_plain: Callable[[int], None], on_special: Callable[[Awaited], None]) -> None:
-        self._on_plain = on_plain
-        self._on_special = on_special
+    def __init__(self) -> None:
         self.opaque = 0
         """Bytes still to come of an argument."""
         self._arguments = 0
@@ -41,7 +49,7 @@ class Requests:
         """True where what comes next is a new command."""
         return not (self.opaque or self._arguments or self._rest)
 
-    def take(self, data: bytes) -> None:
+    def take(self, data: bytes, asker: Asker) -> None:
         """Go on by what has come. Raises NoFrameError (that is no RESP), UnreadableError (nobody can read on)."""
         if self.opaque >= len(data):
             self.opaque -= len(data)
@@ -52,7 +60,7 @@ class Requests:
         end = len(data)
         while 0 <= pos < end:
             before = pos
-            pos = self._argument(data, pos) if self._arguments else self._command(data, pos)
+            pos = self._argument(data, pos) if self._arguments else self._command(data, pos, asker)
             if pos < 0:
                 self._rest = data[before:]
 
@@ -74,25 +82,25 @@ class Requests:
         self.opaque = max(0, stop - len(data))
         return min(stop, len(data))
 
-    def _command(self, data: bytes, pos: int) -> int:
+    def _command(self, data: bytes, pos: int, asker: Asker) -> int:
         if data[pos] != ord("*"):
-            return self._inline(data, pos)
+            return self._inline(data, pos, asker)
         run = frames.requests_by_head.get(data[pos : pos + 4])
         if run is not None:
             match, feeds = run
             found = match(data, pos)
             if found is not None and (stop := found.end()) > pos:
-                self._on_plain(data.count(b"\n", pos, stop) // feeds)
+                asker.plain_asked(data.count(b"\n", pos, stop) // feeds)
                 return stop
         stop = data.find(b"\r\n", pos, pos + LONGEST_HEADER)
         if stop < 0:
             return _unless_too_long(data, pos, LONGEST_HEADER)
         words = number_of(data[pos + 1 : stop], MOST_ARGUMENTS)
         if words <= 0:
-            return stop + 2  # Redis takes no notice of it
-        return self._named(data, stop + 2, words)
+            return _after_nothing(data, stop + 2)  # Redis takes no notice of it
+        return self._named(data, stop + 2, words, asker)
 
-    def _named(self, data: bytes, pos: int, words: int) -> int:
+    def _named(self, data: bytes, pos: int, words: int, asker: Asker) -> int:
         """Read the one or two words of a command that tell what it is."""
         start, length = _bulk_header(data, pos)
         if start < 0 or (length <= LONGEST_NAME and start + length > len(data)):
@@ -105,27 +113,44 @@ class Requests:
                 return -1
             second = data[at : at + second_length].upper() if second_length <= LONGEST_NAME else b""
         self._arguments = words - 1
-        self._tell(classify(name, second, words))
+        _tell(asker, classify(name, second, words))
         return self._over(data, start + length + 2)
 
-    def _inline(self, data: bytes, pos: int) -> int:
+    def _inline(self, data: bytes, pos: int, asker: Asker) -> int:
         stop = data.find(b"\n", pos, pos + LONGEST_INLINE)
         if stop < 0:
             return _unless_too_long(data, pos, LONGEST_INLINE)
+        found = frames.inlines(data, pos)
+        if found is not None and found.end() > pos:
+            asker.plain_asked(data.count(b"\n", pos, found.end()))
+            return found.end()
         words = data[pos:stop].split()
-        if words:
-            if any(quote in word for word in words[:2] for quote in (b'"', b"'", b"\\")):
-                raise NoFrameError
-            self._tell(classify(words[0].upper(), words[1].upper() if len(words) > 1 else b"", len(words)))
+        if not words:
+            return _after_nothing(data, stop + 1)
+        awaited = classify(words[0].upper(), words[1].upper() if len(words) > 1 else b"", len(words))
+        if isinstance(awaited, Awaited) and awaited.confirmations:
+            telling = words  # which are counted, and what stands in quotes is one
+        else:
+            telling = words[: 1 + (words[0].upper() in WITH_SUBCOMMAND)]
+        if any(quote in word for word in telling for quote in (b'"', b"'")):
+            raise NoFrameError
+        _tell(asker, awaited)
         return stop + 1
 
-    def _tell(self, awaited: Awaited | Fallback | None) -> None:
-        if awaited is None:
-            self._on_plain(1)
-        elif isinstance(awaited, Fallback):
-            raise UnreadableError(awaited)
-        else:
-            self._on_special(awaited)
+
+def _tell(asker: Asker, awaited: Awaited | Fallback | None) -> None:
+    if awaited is None:
+        asker.plain_asked(1)
+    elif isinstance(awaited, Fallback):
+        raise UnreadableError(awaited)
+    else:
+        asker.special_asked(awaited)
+
+
+def _after_nothing(data: bytes, pos: int) -> int:
+    """Return where what is no command ends: blank lines, arrays of nothing."""
+    found = frames.nothing(data, pos)
+    return pos if found is None else found.end()
 
 
 def _bulk_header(data: bytes, pos: int) -> tuple[int, int]:

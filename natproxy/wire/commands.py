@@ -72,6 +72,6 @@ def classify(name: bytes, second: bytes, words: int) -> Awaited | Fallback | Non
         return Awaited(How.SUBSCRIBE, word=name.lower(), confirmations=words - 1)
     if name == b"CLIENT":
         return Fallback.REPLY_OFF if second == b"REPLY" else None
-    if name in (b"SYNC", b"PSYNC"):
+    if name in (b"SYNC", b"PSYNC", b"REPLCONF"):
         return Fallback.REPLICATION
     return _BY_NAME.get(name)

@@ -16,10 +16,14 @@ from typing import NamedTuple
 MOST_BULK_BYTES = 1 << 40
 """Longer than any engine takes: a length beyond it is none."""
 MOST_ELEMENTS = 1 << 32
-MOST_ARGUMENTS = 1 << 20
-"""Redis' own limit for the arguments of a command (networking.c)."""
+MOST_ARGUMENTS = (1 << 31) - 1
+"""Redis' own limit for the arguments of a command since 7.0 (networking.c, processMultibulkBuffer)."""
 LONGEST_HEADER = 32
 """A type, a number, CRLF."""
+LONGEST_LINE = 64 * 1024
+"""A line that does not end within so many bytes is none."""
+_LONGEST_SMALL = 107
+"""The longest bulk string that is small: ``$99``, CRLF, 99 bytes, CRLF."""
 
 
 class NoFrameError(Exception):
@@ -44,6 +48,7 @@ _NOT_PLAIN = {
     5: b"MULTI|RESET|PSYNC",
     6: b"CLIENT",
     7: b"CLUSTER|DISCARD|MONITOR",
+    8: b"REPLCONF",
     9: b"SUBSCRIBE",
     10: b"PSUBSCRIBE|SSUBSCRIBE",
     11: b"UNSUBSCRIBE",
@@ -96,6 +101,16 @@ requests_by_head = {
     b"*%d\r\n" % (count + 1): (re.compile(rb"(?:\*%b)*+" % _commands(count)).match, 2 * count + 3) for count in range(4)
 }
 """How a command begins -> as many plain commands of that many arguments as there are, and the line feeds of each."""
+inlines = re.compile(
+    rb"(?:(?!(?i:%b)[\s\x00])[^\s\x00*\"'][^\s\x00\"']*+(?=\s)[^\n]*+\n)*+" % b"|".join(_NOT_PLAIN.values())
+).match
+"""As many plain commands without lengths as there are: lines, of which the first word has no quotes."""
+nothing = re.compile(rb"(?:\r?\n|\*0\r\n)*+").match
+"""As much as there is of what Redis takes no notice of."""
+
+_OF_ONE_LINE = b"+-(,"
+"""What is a line of any length."""
+_KINDS = b"+-:_,#($=!*~>%|"
 
 
 class Frames(NamedTuple):
@@ -117,34 +132,45 @@ def skip_frames(data: bytes | bytearray, pos: int, left: int) -> Frames:
     end = len(data)
     while left and pos < end:
         if left > 1:
-            stop, count = run(data, pos)
-            if 0 < count <= left:
+            stop, count = run(data, pos, left)
+            if count:
                 pos, left = stop, left - count
                 continue
         stop = data.find(b"\r\n", pos, pos + LONGEST_HEADER)
         kind = data[pos]
         if stop < 0:
-            if kind in b"+-(,":
-                stop = data.find(b"\r\n", pos)
-                if stop < 0:
-                    return Frames(pos, left, 0)
-            elif end - pos >= LONGEST_HEADER:
-                raise NoFrameError
-            else:
+            stop = data.find(b"\r\n", pos) if kind in _OF_ONE_LINE else -1
+            if stop < 0:
+                check_beginning(kind, end - pos)
                 return Frames(pos, left, 0)
         pos, left = _after(kind, data, pos, stop, left)
     return Frames(min(pos, end), left, max(0, pos - end))
 
 
-def run(data: bytes | bytearray, pos: int) -> tuple[int, int]:
-    """Return where the run of small frames at ``pos`` ends, and how many they are."""
-    match = bulks(data, pos)
-    stop = pos if match is None else match.end()
-    if stop > pos:
-        return stop, data.count(b"\n", pos, stop) // 2
-    match = lines(data, pos)
-    stop = pos if match is None else match.end()
-    return stop, data.count(b"\n", pos, stop)
+def run(data: bytes | bytearray, pos: int, most: int) -> tuple[int, int]:
+    """Return where the run of small frames at ``pos`` ends, and how many they are; not more than ``most``.
+
+    No more is looked at than so many can take: who asks for a few each time would read the rest again and again.
+    """
+    end = min(len(data), pos + most * _LONGEST_SMALL)
+    matching, feeds = bulks, 2
+    stop = _end_of(matching(data, pos, end), pos)
+    if stop == pos:
+        matching, feeds = lines, 1
+        stop = _end_of(matching(data, pos, end), pos)
+    while (count := data.count(b"\n", pos, stop) // feeds) > most:
+        stop = _end_of(matching(data, pos, (pos + stop) // 2), pos)
+    return stop, count
+
+
+def _end_of(match: re.Match[bytes] | None, pos: int) -> int:
+    return pos if match is None else match.end()
+
+
+def check_beginning(kind: int, length: int) -> None:
+    """Raise NoFrameError where a header or line that has no end yet, after so many bytes, will have none."""
+    if kind not in _KINDS or length >= (LONGEST_LINE if kind in _OF_ONE_LINE else LONGEST_HEADER):
+        raise NoFrameError
 
 
 def _after(kind: int, data: bytes | bytearray, pos: int, stop: int, left: int) -> tuple[int, int]:

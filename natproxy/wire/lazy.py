@@ -2,8 +2,8 @@
 
 Clients ask these when they connect. So the first few commands are read along with; then it sleeps, and looks only at
 how what comes from either side begins. A question that wakes it does not tell what else is still to be answered before:
-the next reply that is of the right shape is taken for its answer, nothing is held back for it, and what cannot be read
-sends it to sleep again.
+the next reply that is of the right shape is taken for its answer, nothing is held back for it, and it sleeps again when
+it has found that, or comes to what cannot be read, or has looked for too long.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from natproxy.wire import frames
-from natproxy.wire.redis import RedisRewriter
+from natproxy.wire.redis import RedisRewriter, never
 from natproxy.wire.rewriter import Bytes, Fallback, Hint, ViewNow, Witness
 
 FEW = 64
@@ -37,9 +37,34 @@ class LazyRedisRewriter(RedisRewriter):
 
     def requests(self, data: Bytes) -> None:
         """Look at what the client sends."""
-        if self._is_asleep and _no_question(data) is None:
-            self._wake()
+        self._few -= 1
+        if self._few < 0 and not self._is_asleep and self._is_quiet():
+            self._sleep()
+        if self._is_asleep and not self._asks(data):
+            return
         super().requests(data)
+
+    def large_request(self, head: Bytes) -> bool:
+        """Say whether a large plain command begins; account for it. Asleep, to see how the next one begins."""
+        if not self._is_asleep:
+            return super().large_request(head)
+        if self._requests.opaque or (found := frames.large_request(head)) is None:
+            return False
+        self._requests.opaque = found.end() + int(found[1]) + 2
+        self.is_one_request = never
+        return True
+
+    def _asks(self, data: Bytes) -> bool:
+        """Asleep: say whether this begins with a question, or holds one behind the large value that it ends."""
+        asked = self._requests
+        if (asked.opaque or self.large_request(data)) and asked.opaque >= len(data):
+            asked.opaque -= len(data)
+            return False
+        begins, asked.opaque, self.is_one_request = asked.opaque, 0, _no_question
+        if _no_question(data, begins) is None:
+            self._wake()
+            self._requests.opaque = begins
+        return not self._is_asleep
 
     def replies(self, data: Bytes) -> Bytes:
         """Return what is to go on to the client."""
@@ -47,23 +72,20 @@ class LazyRedisRewriter(RedisRewriter):
             self._witness.hint(Hint.READ_ONLY)
         return super().replies(data)
 
-    def _one_of_few(self, data: Bytes) -> object | None:
-        """Count the first commands; fall asleep after them, as soon as nothing is awaited."""
-        self._few -= 1
-        if self._few > 0 or self.ahead or self.is_one_reply is not frames.is_one_reply:
-            return frames.is_one_request(data)
-        self._sleep()
-        return _no_question(data)
+    def _is_quiet(self) -> bool:
+        """Say whether a command begins and nothing is awaited."""
+        is_between = not (self.ahead or self._specials) and self._requests.is_between
+        return is_between and self.is_one_reply is frames.is_one_reply
 
     def _settle_requests(self) -> None:
         super()._settle_requests()
-        if self.is_one_request is frames.is_one_request:
-            self.is_one_request = self._one_of_few
+        self.is_one_request = never  # the first few commands are counted
 
     def _sleep(self) -> None:
         self._be_blind()
         self._is_asleep, self._guesses = True, 0
-        self.is_one_request, self.is_one_reply = _no_question, _no_refusal
+        self.is_one_request = never if self._requests.opaque else _no_question
+        self.is_one_reply = _no_refusal
 
     def _wake(self) -> None:
         self._begin_anew()
@@ -75,6 +97,12 @@ class LazyRedisRewriter(RedisRewriter):
             super()._fall_back(reason)
         else:
             self._sleep()
+
+    def _rewritten(self, data: bytes) -> bytes:
+        told = super()._rewritten(data)
+        if not (self._is_sure or self._specials):
+            self._sleep()
+        return told
 
     def _answers_another(self) -> bool:
         if self._is_sure:

@@ -21,22 +21,21 @@ from collections.abc import Callable
 from natproxy.wire import frames
 from natproxy.wire.asking import Requests, UnreadableError
 from natproxy.wire.commands import CONFIRMATIONS, MESSAGES, Awaited, How
-from natproxy.wire.frames import MOST_ELEMENTS, NoFrameError, number_of, skip_frames
+from natproxy.wire.frames import LONGEST_LINE, MOST_ELEMENTS, NoFrameError, check_beginning, number_of, skip_frames
 from natproxy.wire.rewriter import MOST_HELD_BYTES, Bytes, Fallback, Hint, Reply, ViewNow, Witness
 from natproxy.wire.subscriptions import Subscriptions, first_word
 from natproxy.wire.topology import redirect, rewrite
 
-LONGEST_LINE = 64 * 1024
-"""A line that does not end within so many bytes is none."""
 MOST_SPECIAL = 4096
-"""Special commands that may wait for their replies."""
+"""Special commands that may wait for their replies, and that may be queued in a transaction."""
 FAR = 1 << 62
 """The bytes that may pass unseen where nobody reads along."""
 MANY = 1 << 29
 """The plain replies awaited there: as many as Python still adds up at no cost."""
 _REDIRECTIONS = (b"-MOVED ", b"-ASK ", b"-REDIRECT ")
 
-_queued = re.compile(rb"(?:\+QUEUED\r\n)++").match
+_QUEUED = b"+QUEUED\r\n"
+_queued = re.compile(rb"(?:%b)*+" % re.escape(_QUEUED)).match
 
 
 def never(_: Bytes) -> object | None:
@@ -90,7 +89,7 @@ class RedisRewriter:
     def _begin_anew(self) -> None:
         self.ahead = 0
         self._reply_opaque = 0
-        self._requests = Requests(self._plain_asked, self._special_asked)
+        self._requests = Requests()
         self._specials: deque[Awaited] = deque()
         self._after: deque[int] = deque()
         """For each special command how many plain ones came after it."""
@@ -128,7 +127,7 @@ class RedisRewriter:
     @property
     def request_opaque(self) -> int:
         """How many bytes that come next from the client are the inside of a value."""
-        return FAR if self._is_blind else self._requests.opaque
+        return self._requests.opaque
 
     @request_opaque.setter
     def request_opaque(self, count: int) -> None:
@@ -151,6 +150,7 @@ class RedisRewriter:
             return False
         self.ahead += 1
         self._requests.opaque = found.end() + int(found[1]) + 2
+        self.is_one_request = never
         return True
 
     def large_reply(self, head: Bytes) -> bool:
@@ -171,7 +171,7 @@ class RedisRewriter:
             self._settle_requests()
             return
         try:
-            asked.take(data if isinstance(data, bytes) else bytes(data))
+            asked.take(data if isinstance(data, bytes) else bytes(data), self)
         except NoFrameError:
             self._fall_back(Fallback.REQUEST)
         except UnreadableError as error:
@@ -205,13 +205,15 @@ class RedisRewriter:
 
     # What is asked.
 
-    def _plain_asked(self, count: int) -> None:
+    def plain_asked(self, count: int) -> None:
+        """Take in so many plain commands."""
         if self._after:
             self._after[-1] += count
         else:
             self.ahead += count
 
-    def _special_asked(self, awaited: Awaited) -> None:
+    def special_asked(self, awaited: Awaited) -> None:
+        """Take in one that is not."""
         if len(self._specials) >= MOST_SPECIAL:
             raise UnreadableError(Fallback.TOO_LARGE)
         self._specials.append(awaited)
@@ -222,6 +224,8 @@ class RedisRewriter:
     def _settle(self) -> None:
         """Choose the shortcuts that hold from now on."""
         if self._is_blind:
+            if self.is_one_reply is not never:
+                self._reply_opaque = FAR
             return
         self._settle_requests()
         is_in_midst = self._left or self._held or self._collected is not None
@@ -233,7 +237,7 @@ class RedisRewriter:
         self.is_one_request = frames.is_one_request if is_between else never
 
     def _is_simple(self) -> bool:
-        return self._is_sure and not (self._in_multi or self._elements or self._subscriptions.are_any)
+        return self._is_sure and not (self._in_multi or self._elements or self._subscriptions.bring_arrays)
 
     def _be_blind(self) -> None:
         self._is_blind = True
@@ -246,6 +250,7 @@ class RedisRewriter:
     def _fall_back(self, reason: Fallback) -> None:
         """Pass everything on from now on."""
         self._be_blind()
+        self._requests.opaque = FAR
         self.is_one_request = self.is_one_reply = always
         if self._held or self._collected is not None:
             self._reply_opaque, self.is_one_reply = 0, never
@@ -278,7 +283,8 @@ class RedisRewriter:
         if not self._kept and pos == end:
             return work
         self._pieces.append(work[self._kept : pos])
-        return b"".join(self._pieces)
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
 
     def _give_up(self, end: int) -> int:
         """Pass on all that has come, and whatever comes."""
@@ -326,9 +332,10 @@ class RedisRewriter:
         if (self.ahead > 1 or self._elements > 1) and (stop := self._begin_run(work, pos)) > pos:
             return stop
         stop = work.find(b"\r\n", pos)
-        if stop < 0:
-            return -1
         kind = work[pos]
+        if stop < 0:
+            check_beginning(kind, len(work) - pos)
+            return -1
         if kind == ord("-"):
             return self._error(work, pos, stop + 2)
         if kind == ord(">") or (kind == ord("*") and not self._elements and self._may_be_message()):
@@ -351,21 +358,21 @@ class RedisRewriter:
     def _begin_run(self, work: bytes, pos: int) -> int:
         """Step over plain replies, or elements of EXEC's; return where they end, ``pos`` = there are none."""
         if self._elements:
-            stop, count = (pos, 0) if self._queued else frames.run(work, pos)
-            if 0 < count < self._elements:
-                self._elements -= count
-                self._element += count
-                return stop
-        elif self._in_multi:
-            if (found := _queued(work, pos)) is not None and (count := (found.end() - pos) // 9) <= self.ahead:
-                self.ahead -= count
-                self._element += count
-                return found.end()
-        elif self._is_simple():
-            stop, count = frames.run(work, pos)
-            if 0 < count <= self.ahead:
-                self.ahead -= count
-                return stop
+            stop, count = (pos, 0) if self._queued else frames.run(work, pos, self._elements - 1)
+            self._elements -= count
+            self._element += count
+            return stop
+        if self._in_multi:
+            found = _queued(work, pos, pos + self.ahead * len(_QUEUED))
+            stop = pos if found is None else found.end()
+            count = (stop - pos) // len(_QUEUED)
+            self.ahead -= count
+            self._element += count
+            return stop
+        if self._is_simple():
+            stop, count = frames.run(work, pos, self.ahead)
+            self.ahead -= count
+            return stop
         return pos
 
     def _pass(self, work: bytes, pos: int) -> int:
@@ -378,6 +385,9 @@ class RedisRewriter:
         if self._in_multi and line == b"+QUEUED":
             if awaited.reply is None:
                 raise NoFrameError  # SUBSCRIBE or MONITOR in a transaction: EXEC's reply is no array of replies then
+            if len(self._queued) >= MOST_SPECIAL:
+                self._fall_back(Fallback.TOO_LARGE)
+                return stop + 2
             self._queued[self._element] = awaited.reply
             self._element += 1
             return self._pass(work, pos)
@@ -432,6 +442,10 @@ class RedisRewriter:
     # Topology replies.
 
     def _collect_from(self, work: bytes, pos: int) -> int:
+        found = skip_frames(work, pos, 1)
+        if not (found.left or found.opaque):
+            self._replace(work, pos, self._rewritten(work[pos : found.pos]), found.pos)
+            return found.pos
         self._replace(work, pos, b"", pos)
         self._collected, self._scan = bytearray(), (0, 1)
         return self._collect(self._collected, work, pos)
@@ -468,7 +482,6 @@ class RedisRewriter:
         self._answered()
         if done is None:
             return data
-        self._is_sure = True
         if reply is not None:
             self._witness.rewritten(reply)
         if done.is_missing:
@@ -481,14 +494,14 @@ class RedisRewriter:
 
     def _may_be_message(self) -> bool:
         is_awaited = not self.ahead and self._specials and self._specials[0].how is How.SUBSCRIBE
-        return bool(is_awaited) or self._subscriptions.are_any
+        return bool(is_awaited) or self._subscriptions.bring_arrays
 
     def _pushed(self, work: bytes, pos: int, stop: int) -> int:
         """A push begins, or with RESP2 an array that may be one: a message, or a subscription's confirmation."""
-        word = first_word(work, stop + 2)
+        is_push = work[pos] == ord(">")
+        word = b"" if work[pos + 1 : stop] in (b"0", b"-1") else first_word(work, stop + 2)
         if word is None:
             return -1
-        is_push = work[pos] == ord(">")
         if word not in CONFIRMATIONS:
             if is_push or word in MESSAGES:
                 self._is_push = True
@@ -502,10 +515,11 @@ class RedisRewriter:
         return found.pos
 
     def _confirmed(self, word: bytes, confirmation: bytes, *, is_array: bool) -> None:
-        count = number_of(confirmation[confirmation.rindex(b"\r\n:") + 3 : -2], MOST_ELEMENTS)
-        of_sort = self._subscriptions.confirmed(word, count)
-        if not is_array:
-            self._subscriptions = Subscriptions()  # with RESP3 messages are no arrays
+        _, colon, number = confirmation.rpartition(b"\r\n:")
+        if not colon:
+            raise NoFrameError
+        count = number_of(number[:-2], MOST_ELEMENTS)
+        of_sort = self._subscriptions.confirmed(word, count, is_array=is_array)
         if self.ahead or not self._specials or self._specials[0].word != word:
             return  # a slot that was moved away took its subscriptions along
         awaited = self._specials[0]

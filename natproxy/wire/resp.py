@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-MOST_NESTED = 32
+MOST_NESTED = 8
 """Arrays within arrays; real replies have four."""
+MOST_BYTES = 4 * 1024 * 1024
+"""Each level is a copy of what it holds; real replies that are read as a tree have some hundred kilobytes."""
 MOST_LINES = 1 << 17
 """A reply with more has more values than anybody needs: the largest cluster's have half of it."""
 
@@ -40,7 +42,7 @@ class Value(NamedTuple):
 
 def decode(data: bytes) -> Value:
     """Return what is exactly one whole reply as a tree; raises UnlikeError where it is not."""
-    if data.count(b"\r\n") > MOST_LINES:
+    if len(data) > MOST_BYTES or data.count(b"\r\n") > MOST_LINES:
         raise UnlikeError
     value, end = read(data, 0)
     if end != len(data):

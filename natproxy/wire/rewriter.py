@@ -58,7 +58,7 @@ class Fallback(StrEnum):
     REPLY_OFF = "reply-off"
     """CLIENT REPLY, noreply and the like: what is answered is not known for sure."""
     REPLICATION = "replication"
-    """SYNC, PSYNC: a stream of its own."""
+    """SYNC, PSYNC: a stream of its own; REPLCONF, which may have no reply."""
     REQUEST = "request"
     """The client sent what is no command."""
     ANSWER = "answer"

@@ -34,7 +34,7 @@ from natproxy.wire.translation import ROLES, UNNAMED, Translation
 
 _reply_begins = re.compile(rb"\*([1-9]\d{0,5})\r\n").match
 _range_begins = re.compile(rb"\*(\d{1,4})\r\n:(\d{1,5})\r\n:(\d{1,5})\r\n").match
-_ALIKE_BYTES = 64
+_ALIKE_BYTES = 128
 """Lists of nodes that begin alike for so long are compared whole: the primary's name or id tells most apart."""
 _LONGEST_NODE = 4096
 """Bytes of a node in CLUSTER SLOTS; names and addresses are shorter."""

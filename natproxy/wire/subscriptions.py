@@ -1,4 +1,4 @@
-"""What a client of RESP2 has subscribed to, as a number: while it is not 0, messages come as plain arrays. Pure."""
+"""What a client has subscribed to, as a number: with RESP2, while it is not 0, messages come as plain arrays. Pure."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ _LONGEST_WORD = len(b"punsubscribe")
 class Subscriptions:
     """How many there are of each sort, as the confirmations tell."""
 
-    __slots__ = ("_channels", "_patterns", "_shards")
+    __slots__ = ("_are_arrays", "_channels", "_patterns", "_shards")
 
     def __init__(self) -> None:
         self._channels = self._patterns = self._shards = 0
+        self._are_arrays = False
+        """The last confirmation was one, and no push as with RESP3: messages will be arrays, too."""
 
     @property
-    def are_any(self) -> bool:
-        """True where messages may come."""
-        return bool(self._channels or self._patterns or self._shards)
+    def bring_arrays(self) -> bool:
+        """True where messages may come that look like replies."""
+        return self._are_arrays and bool(self._channels or self._patterns or self._shards)
 
-    def confirmed(self, word: bytes, count: int) -> int:
+    def confirmed(self, word: bytes, count: int, *, is_array: bool) -> int:
         """Take in a confirmation, which begins with ``word``; return how many subscriptions of its sort there are now.
 
         ``count``: the number in it, which is that of channels and patterns together, or that of shard channels.
         """
+        self._are_arrays = is_array
         if word in (b"ssubscribe", b"sunsubscribe"):
             self._shards = count
             return count

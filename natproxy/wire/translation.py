@@ -7,11 +7,14 @@ from collections.abc import Iterable
 
 from natproxy.model import Role
 from natproxy.wire.book import View, plain_host
+from natproxy.wire.resp import UnlikeError
 from natproxy.wire.rewriter import Told
 
 UNNAMED = (b"", b"?")
 """What stands where a node has no name, or does not know its own address."""
 MOST_PORT = 65535
+MOST_NODES = 1 << 13
+"""A reply that names more is none: engines are made for a thousand, and each of them takes its time here."""
 ROLES = {b"master": Role.PRIMARY, b"primary": Role.PRIMARY, b"slave": Role.REPLICA, b"replica": Role.REPLICA}
 """How engines call them, and have called them."""
 
@@ -19,11 +22,12 @@ ROLES = {b"master": Role.PRIMARY, b"primary": Role.PRIMARY, b"slave": Role.REPLI
 class Translation:
     """Of one reply: how its nodes are named to the client, whether one was left out, which roles it tells of."""
 
-    __slots__ = ("_roles", "_view", "host", "hostname", "ip", "is_missing")
+    __slots__ = ("_left", "_roles", "_view", "host", "hostname", "ip", "is_missing")
 
     def __init__(self, view: View) -> None:
         self._view = view
         self._roles: dict[Told, None] = {}
+        self._left = MOST_NODES
         self.host = view.host.encode()
         """What clients dial."""
         self.ip = (view.ip or view.host).encode()
@@ -49,8 +53,12 @@ class Translation:
         """Return natproxy's port for a node; None: it has none.
 
         ``hosts`` are the names and addresses that the reply has for it, empty ones among them; ``is_own``: it is the
-        node that is asked, whatever they are. Where they and ``ports`` name no address, nothing is missed.
+        node that is asked, whatever they are. Where they and ``ports`` name no address, nothing is missed. Raises
+        UnlikeError where it has been asked too often.
         """
+        self._left -= 1
+        if self._left < 0:
+            raise UnlikeError
         named = [host.decode("latin-1") for host in hosts if host not in UNNAMED]
         valid = [port for port in ports if 0 < port <= MOST_PORT]
         said = [(host, port) for host in named for port in valid]

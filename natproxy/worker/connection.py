@@ -277,7 +277,7 @@ class Connection:
         port.node_reached()
         rewriter = None
         if port.serve.rewrite and self.address is not None:
-            self.reading = Reading(port, client, self.address)
+            self.reading = Reading(port, client, self.address, speaks_tls=client_end is not None)
             rewriter = self.reading.rewriter()
         self.relay = Relay(
             port.loop, client, node, self._relay_ended, client_tls=client_end, node_tls=node_end, rewriter=rewriter

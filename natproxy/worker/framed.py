@@ -174,7 +174,7 @@ class AnsweringLeg(Leg):
 
     def _take_end(self) -> None:
         if rest := self.rewriter.rest():
-            self.peer.write(rest)
+            self.peer.write_behind(rest)
         super()._take_end()
 
 
@@ -199,5 +199,5 @@ class AnsweringTlsLeg(TlsLeg):
 
     def _take_end(self) -> None:
         if rest := self.rewriter.rest():
-            self.peer.write(rest)
+            self.peer.write_behind(rest)
         super()._take_end()

@@ -297,6 +297,13 @@ class Leg:
         self.keep(bytes(data[sent:]))
         return False
 
+    def write_behind(self, data: bytes) -> None:
+        """Write after the bytes that wait, if any do."""
+        if isinstance(self.pending, bytes):
+            self.pending += data
+        else:
+            self.write(data)
+
     def write_pipe(self, pipe: Pipe) -> bool:
         """Write what a pipe holds, and give it back; keep it where not all goes. True where all went."""
         try:

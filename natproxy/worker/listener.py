@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from natproxy.messages import FinishedConnection, Serve
 from natproxy.model import Address, HandshakeFailure, Outcome
-from natproxy.wire.book import Book
 from natproxy.worker.access import AllowList, plain_ip
 from natproxy.worker.connection import Connection
 from natproxy.worker.counts import PortCounts
@@ -28,7 +27,6 @@ STRANGERS = frozenset(
     {Outcome.CLIENT_HANDSHAKE, Outcome.REVOKED, Outcome.CERTIFICATE_NOT_ALLOWED, Outcome.TLS_ON_CLEAR_PORT}
 )
 """Ends that whoever reaches the port can bring about as often as he likes: their log lines are limited."""
-NO_BOOK = Book()
 AVOID_SECONDS = 5.0
 """How long an address that did not answer is tried last."""
 _GONE_BEFORE_ACCEPT = frozenset(
@@ -226,11 +224,6 @@ class Port:
                 unread="" if reading is None or reading.fallback is None else reading.fallback.value,
             )
         )
-
-    @property
-    def book(self) -> Book:
-        """Which public port stands for which node here, as of now."""
-        return self.worker.books.get(self.serve.book, NO_BOOK)
 
     def addresses_in_order(self) -> Sequence[Address]:
         """Return what to dial, best first: those that lately did not answer come last."""

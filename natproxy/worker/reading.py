@@ -1,4 +1,8 @@
-"""What a rewriter has of one connection: the view, and who hears what it sees. I/O: asks a socket for its address."""
+"""What a rewriter has of one connection: the view, and who hears what it sees. I/O: asks a socket for its address.
+
+A port may come to lead elsewhere, or not to be read along any more, while its connections live: for each it is the book
+that counts which the port went by when it began, with all that has been changed in it since.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from natproxy.model import Address
-from natproxy.wire.book import View
+from natproxy.wire.book import Book, View
 from natproxy.wire.lazy import LazyRedisRewriter
 from natproxy.wire.memcached import MemcachedRewriter
 from natproxy.wire.redis import RedisRewriter
@@ -17,15 +21,18 @@ from natproxy.worker.access import plain_ip
 if TYPE_CHECKING:
     from natproxy.worker.listener import Port
 
+_NO_BOOK = Book()
+
 
 class Reading:
     """One connection that is read along with."""
 
-    __slots__ = ("_address", "_book", "_client", "_local_ip", "_port", "fallback")
+    __slots__ = ("_address", "_book", "_client", "_local_ip", "_port", "_speaks_tls", "fallback")
 
-    def __init__(self, port: Port, client: socket.socket, address: Address) -> None:
+    def __init__(self, port: Port, client: socket.socket, address: Address, *, speaks_tls: bool) -> None:
         self._port = port
         self._address = address
+        self._speaks_tls = speaks_tls
         self._book = port.serve.book
         self._client = client
         self._local_ip = ""
@@ -46,15 +53,15 @@ class Reading:
 
     def view(self) -> View:
         """Return what is known now."""
-        port = self._port
-        if not (port.book.public_host or self._local_ip):
+        book = self._book_now()
+        if not (book.public_host or self._local_ip):
             self._local_ip = plain_ip(str(self._client.getsockname()[0]))
         return View(
-            book=port.book,
+            book=book,
             local_ip=self._local_ip,
             own_ip=self._address.ip,
             own_port=self._address.port,
-            speaks_tls=port.serve.client_tls == "terminate",
+            speaks_tls=self._speaks_tls,
         )
 
     def rewritten(self, reply: Reply) -> None:
@@ -71,5 +78,11 @@ class Reading:
         self._port.worker.reports.hint(self._port.serve.port, hint)
 
     def learnt(self, roles: Iterable[Told]) -> None:
-        """Tell of the roles that a topology reply tells of."""
-        self._port.worker.reports.learnt(self._book, tuple((host, port, role.value) for host, port, role in roles))
+        """Tell of the roles that a topology reply tells of; of no nodes but the book's, as a reply may name any."""
+        known = self._book_now().ports
+        told = tuple((host, port, role.value) for host, port, role in roles if (host, port) in known)
+        if told:
+            self._port.worker.reports.learnt(self._book, told)
+
+    def _book_now(self) -> Book:
+        return self._port.worker.books.get(self._book, _NO_BOOK)

@@ -24,8 +24,13 @@ _LOG_SECONDS = 0.05
 _LOG_AT_ONCE = 256
 _BACKLOG_BYTES = 8 * 1024 * 1024
 """With so much unread by the controller, log lines are dropped rather than kept, and counts wait."""
+_LEARNT_SECONDS = 5.0
+"""Roles that were told are told again after so long: another worker may have seen others meanwhile, and told those."""
 _REFUSALS_LOGGED = 10
 """In a second, of each outcome: strangers can be turned away thousands of times a second, and must fill no disk."""
+
+_Roles = tuple[tuple[str, int, str], ...]
+"""As in messages.Learnt."""
 
 
 class Reports:
@@ -44,10 +49,10 @@ class Reports:
         self._refusals: Counter[Outcome] = Counter()
         """Of this second."""
         self._hinted: set[tuple[int, Hint]] = set()
-        self._learning: set[str] = set()
-        """Told of in this second."""
-        self._learnt: dict[str, tuple[tuple[str, int, str], ...]] = {}
-        """Told last, by book."""
+        self._learnt: dict[str, tuple[float, _Roles]] = {}
+        """Told last, by book, and when."""
+        self._learning: dict[str, dict[tuple[str, int], str]] = {}
+        """Books of which roles were told in this second; those that came since, the last one of each node."""
         self._last_counts: list[messages.RouteCounts] = []
         """Of ports that are served no longer."""
 
@@ -78,11 +83,15 @@ class Reports:
             self._hinted.add((port, hint))
             self.tell(messages.Hint(port, hint.value))
 
-    def learnt(self, book: str, roles: tuple[tuple[str, int, str], ...]) -> None:
-        """Tell the roles that a topology reply told of, where they are new, not more often than once a second."""
-        if book not in self._learning and self._learnt.get(book) != roles:
-            self._learning.add(book)
-            self._learnt[book] = roles
+    def learnt(self, book: str, roles: _Roles) -> None:
+        """Tell the roles that a topology reply told of, where they are new; what comes too soon, a second later."""
+        if (later := self._learning.get(book)) is not None:
+            later.update({(host, port): role for host, port, role in roles})
+            return
+        told_at, told = self._learnt.get(book, (0.0, ()))
+        if roles != told or self._loop.now - told_at >= _LEARNT_SECONDS:
+            self._learning[book] = {}
+            self._learnt[book] = self._loop.now, roles
             self.tell(messages.Learnt(book, roles))
 
     # Log lines.
@@ -128,7 +137,10 @@ class Reports:
         """Allow refusals their lines again, and hints to be given."""
         self._refusals.clear()
         self._hinted.clear()
-        self._learning.clear()
+        learning, self._learning = self._learning, {}
+        for book, later in learning.items():
+            if later:
+                self.learnt(book, tuple((*spot, role) for spot, role in later.items()))
 
     def tell_counts(self, ports: Iterable[Port], open_now: int, *, at_once: bool = False) -> None:
         """Tell all counts, and start anew; where the controller is far behind only if it must be ``at_once``."""

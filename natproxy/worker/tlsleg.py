@@ -301,6 +301,21 @@ class TlsLeg(Leg):
         self.keep(b"".join(slices)[sent:])
         return False
 
+    def write_behind(self, data: bytes) -> None:
+        """Encrypt, and write after what waits, if anything does."""
+        if self.pending is None:
+            self.write(data)
+            return
+        slices = []
+        try:
+            for start in range(0, len(data), _SLICE_BYTES):
+                self._encrypt(data[start : start + _SLICE_BYTES])
+                slices.append(self._outgoing.read())
+        except ssl.SSLError as error:
+            self.relay.tls_failed(self, error)
+            return
+        self._send(b"".join(slices))
+
     def _send(self, data: bytes) -> None:
         """Send what is encrypted already, after what waits."""
         if isinstance(self.pending, bytes):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def test_an_unknown_part_is_named_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert commands.main(["relay", "speed"]) == 2
     said = capsys.readouterr().err
-    assert "no part is called speed; there are relay, tls, memory" in said
+    assert "no part is called speed; there are relay, tls, rewrite, memory" in said
 
 
 @pytest.mark.parametrize("action", ["plot", "write"])

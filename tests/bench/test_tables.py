@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 
 from bench import tables
-from bench.results import NATPROXY, Reading, Row
+from bench.results import NATPROXY, UNREAD, Reading, Row
 from tests.bench.samples import CURVE, MEMORY, PART, ROW
 
 
@@ -55,3 +55,12 @@ def test_a_curve_is_a_table_of_medians() -> None:
         ["16", "2", "4"],
         ["1,048,576", "2,000", "-"],
     ]
+
+
+def test_rows_against_different_ones_are_in_tables_of_their_own() -> None:
+    read = Row("GET", "us", {NATPROXY: [Reading(2.0)], UNREAD: [Reading(1.0)]}, reach=0.4, against=UNREAD)
+    first, second = tables.table([ROW, read, MEMORY]).split("\n\n")
+    assert first == tables.table([ROW, MEMORY])
+    head, row = cells(second)
+    assert head[6:] == ["natproxy", "rewrite: off", "reach"]
+    assert row == ["GET", "0.50", "0.50-0.50", "-", "-", "-", "2.0 us", "1.00 us", "0.4: met"]

@@ -25,12 +25,13 @@ class Natproxies:
     """Makes daemons; at the end each is stopped, and what it said is looked at."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
+        """For files of their tests, too."""
         self.made: list[Daemon] = []
 
     def prepare(self, cloud: Cloud | None = None, *, environ: Mapping[str, str] | None = None, **config: Any) -> Daemon:
         """Return a daemon that is not started yet. ``config``: the config file's keys."""
-        directory = self._directory / str(len(self.made))
+        directory = self.directory / str(len(self.made))
         directory.mkdir()
         if cloud is not None:
             config.setdefault("resolver", cloud.resolver)
@@ -139,6 +140,19 @@ def echo_cloud() -> Iterator[Cloud]:
 def paper_cloud() -> Iterator[Cloud]:
     """AWS and DNS tell of nodes; nobody listens there."""
     with Cloud(backing="none") as made:
+        yield made
+
+
+@pytest.fixture(scope="package")
+def clusters() -> Iterator[Cloud]:
+    """Two real clusters and a group, which no test leaves other than it found them.
+
+    ``clu`` has three shards of two nodes; ``tlu`` has two, and speaks TLS; ``grp`` has no cluster mode.
+    """
+    with Cloud() as made:
+        made.replication_group("grp", replicas=1)
+        made.replication_group("clu", mode="cluster-enabled", shards=3, replicas=1)
+        made.replication_group("tlu", mode="cluster-enabled", shards=2, replicas=1, tls="required")
         yield made
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from natproxy.wire.lazy import FEW, GUESSES, LazyRedisRewriter
+from natproxy.wire.redis import RedisRewriter
 from natproxy.wire.rewriter import Hint, Reply
 from tests.wire.talk import EVERYWHERE, INFO, ROLE, Notes, Said, answer, ask, command, same, talk, topology, view
 
@@ -81,3 +84,86 @@ def test_a_sleeper_notices_that_its_node_is_no_primary_any_more() -> None:
     refusal = b"-READONLY You can't write against a read only replica.\r\n"
     assert answer(rewriter, refusal) == refusal
     assert notes.hints == [Hint.READ_ONLY]
+
+
+@pytest.mark.parametrize("kind", [RedisRewriter, LazyRedisRewriter])
+def test_nothing_of_a_rewriter_waits_for_the_collector(kind: type[RedisRewriter]) -> None:
+    def count() -> int:
+        return sum(isinstance(one, kind) for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()  # a worker's collector runs seldom, and each connection has a rewriter
+    try:
+        before = count()
+        rewriter = kind(view, Notes())
+        for said in (PINGED, ASKED_INFO):
+            ask(rewriter, said.request)
+            answer(rewriter, said.reply)
+        del rewriter
+        assert count() == before
+    finally:
+        gc.enable()
+
+
+def test_a_lazy_one_falls_asleep_over_pipelines_too() -> None:
+    rewriter = LazyRedisRewriter(view, Notes())
+    for _ in range(FEW + 1):
+        ask(rewriter, PINGED.request * 16)
+        answer(rewriter, PINGED.reply * 16)
+    assert rewriter.reply_opaque > 1 << 60
+
+
+def test_a_lazy_one_that_would_fall_asleep_hears_a_question() -> None:
+    rewriter = LazyRedisRewriter(view, Notes())
+    for _ in range(FEW):
+        ask(rewriter, PINGED.request)
+        answer(rewriter, PINGED.reply)
+    ask(rewriter, ASKED_INFO.request)
+    assert answer(rewriter, ASKED_INFO.reply) == ASKED_INFO.expected
+
+
+@pytest.mark.parametrize("unseen", [0, 60_000, 100_000])
+def test_a_sleeper_sees_a_question_behind_a_large_value_that_went_on_unseen(unseen: int) -> None:
+    rewriter, notes = asleep()
+    stored = same(command("SET", "a", "x" * 100_000), b"+OK\r\n")
+    unseen = min(unseen, len(stored.request))
+    assert rewriter.large_request(stored.request[:256])
+    assert rewriter.request_opaque == len(stored.request)
+    assert rewriter.is_one_request(stored.request[:16_000]) is None
+    rewriter.request_opaque -= unseen
+    ask(rewriter, stored.request[unseen:] + ASKED_INFO.request)
+    assert answer(rewriter, stored.reply + INFO) == stored.reply + ASKED_INFO.expected
+    assert (notes.replies, notes.fallbacks) == ([Reply.INFO], [])
+
+
+def test_a_sleeper_sees_a_question_that_follows_large_values() -> None:
+    rewriter, notes = asleep()
+    stored = same(command("SET", "a", "x" * 100_000), b"+OK\r\n")
+    for _ in range(3):
+        ask(rewriter, stored.request)
+        assert answer(rewriter, stored.reply) == stored.reply
+        assert rewriter.large_request(stored.request[:256])
+        rewriter.request_opaque -= len(stored.request)
+        assert not rewriter.large_request(ASKED_INFO.request), "a question is no large value, and goes on seen"
+        assert rewriter.request_opaque == 0
+        ask(rewriter, ASKED_INFO.request)
+        assert answer(rewriter, stored.reply + INFO) == stored.reply + ASKED_INFO.expected
+        for _ in range(FEW + 1):
+            ask(rewriter, PINGED.request)
+            answer(rewriter, PINGED.reply)
+    assert len(notes.replies) == 3
+
+
+def test_a_value_that_is_under_way_when_it_falls_asleep_is_no_question() -> None:
+    rewriter, notes = asleep()
+    ask(rewriter, ASKED_INFO.request)
+    stored = command("SET", "a", "*1\r\n$4\r\nROLE\r\n" * 5000)
+    rewriter.requests(stored[:60])
+    assert answer(rewriter, INFO) == ASKED_INFO.expected
+    assert rewriter.request_opaque == len(stored) - 60
+    assert rewriter.is_one_request(stored[60:16_000]) is None
+    rewriter.requests(stored[60:16_000])
+    rewriter.requests(stored[16_000:] + PINGED.request)
+    assert rewriter.is_one_request(PINGED.request) is not None
+    assert answer(rewriter, ROLE) == ROLE, "it was not woken"
+    assert len(notes.replies) == 1

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from natproxy.model import Outcome
+from natproxy.wire.rewriter import Rewriter
 from natproxy.worker.handshake import TlsEnd
 from natproxy.worker.leg import Leg
 from natproxy.worker.liveness import queued_bytes, set_up_listening
@@ -171,6 +172,7 @@ class Joined:
         send_buffer: int | None = None,
         is_started: bool = True,
         ends: tuple[tuple[TlsEnd, TlsPeer] | None, tuple[TlsEnd, TlsPeer] | None] | None = None,
+        rewriter: Rewriter | None = None,
     ) -> None:
         self.loop = Loop()
         client_inside, client = tcp_pair(receive_buffer, send_buffer)
@@ -191,6 +193,7 @@ class Joined:
             lambda outcome, detail: self.ends.append((outcome, detail)),
             client_tls=None if client_tls is None else client_tls[0],
             node_tls=None if node_tls is None else node_tls[0],
+            rewriter=rewriter,
         )
         if is_started:
             self.relay.start(client_events=0, node_events=0)
@@ -307,9 +310,17 @@ def joined(
     send_buffer: int | None = None,
     is_started: bool = True,
     ends: tuple[tuple[TlsEnd, TlsPeer] | None, tuple[TlsEnd, TlsPeer] | None] | None = None,
+    rewriter: Rewriter | None = None,
 ) -> Iterator[Joined]:
     """Yield a relay that joins a client and a node; ``ends``: natproxy's end and the peer's of each, made by hand."""
-    pair = Joined(mix, receive_buffer=receive_buffer, send_buffer=send_buffer, is_started=is_started, ends=ends)
+    pair = Joined(
+        mix,
+        receive_buffer=receive_buffer,
+        send_buffer=send_buffer,
+        is_started=is_started,
+        ends=ends,
+        rewriter=rewriter,
+    )
     try:
         yield pair
     finally:

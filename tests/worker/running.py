@@ -51,6 +51,8 @@ class Totals:
     live: dict[tuple[str, int], int] = field(default_factory=dict)
     client_handshakes: Counter[str] = field(default_factory=Counter)
     node_handshakes: Counter[str] = field(default_factory=Counter)
+    rewritten: Counter[str] = field(default_factory=Counter)
+    fallbacks: Counter[str] = field(default_factory=Counter)
 
     def add(self, counts: RouteCounts) -> None:
         """Take in what happened since the last time."""
@@ -64,6 +66,8 @@ class Totals:
         self.live = {(ip, port): number for ip, port, number in counts.live}
         self.client_handshakes.update(counts.client_handshakes)
         self.node_handshakes.update(counts.node_handshakes)
+        self.rewritten.update(counts.rewritten)
+        self.fallbacks.update(counts.fallbacks)
 
 
 class Running:

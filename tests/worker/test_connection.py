@@ -12,6 +12,7 @@ import pytest
 
 from natproxy import messages
 from natproxy.model import Outcome
+from tests.wire.talk import MOVED, SLOTS, bulk, command
 from tests.worker.hand import listen, reset, silent_node
 from tests.worker.running import Running, accept, connect, is_closed, receive_all, receive_exactly
 
@@ -248,3 +249,115 @@ def test_every_finished_connection_is_told_with_what_it_moved(running: Running, 
         seconds=finished.seconds,
         outcome=finished.outcome,
     )
+
+
+# Read along with.
+
+
+def book(node: socket.socket, public_host: str = "cache.example.com", first: int = 7000) -> messages.Book:
+    """Return a book of the addresses in SLOTS and MOVED, and of the node itself."""
+    own_ip, own_port = node.getsockname()[:2]
+    addresses = [(own_ip, own_port), ("10.0.1.230", 6379), ("10.0.1.231", 6379)]
+    ports = tuple((ip, port, first + number) for number, (ip, port) in enumerate(addresses))
+    return messages.Book(name="shop", ports=ports, public_host=public_host, public_ip="203.0.113.73", version=1)
+
+
+def answer(client: socket.socket, inside: socket.socket, asked: bytes, answered: bytes, expected: bytes) -> None:
+    """Ask and answer, and see that the client is told as expected."""
+    client.sendall(asked)
+    assert receive_exactly(inside, len(asked)) == asked
+    inside.sendall(answered)
+    assert receive_exactly(client, len(expected)) == expected
+
+
+def moved_to(host: str, port: int) -> bytes:
+    return b"-MOVED 3999 %b:%d\r\n" % (host.encode(), port)
+
+
+def test_addresses_are_rewritten_by_the_book_of_the_port(running: Running, node: socket.socket) -> None:
+    running.order(book(node))
+    port = running.serve(node, rewrite="cluster", book="shop")
+    with connect(port) as client, accept(node) as inside:
+        answer(client, inside, command("GET", "x"), MOVED, moved_to("cache.example.com", 7002))
+        expected = SLOTS.replace(b"10.0.1.230", b"cache.example.com").replace(b"$10\r\n", b"$17\r\n")
+        expected = expected.replace(b":6379", b":7001")
+        answer(client, inside, command("CLUSTER", "SLOTS"), SLOTS, expected)
+        answer(client, inside, command("GET", "x"), bulk(MOVED), bulk(MOVED))
+    assert running.finish(port).unread == ""
+    totals = running.until_ended(port, 1)
+    assert (totals.rewritten, totals.fallbacks) == ({"moved": 1, "cluster-slots": 1}, {})
+    learnt = [message for message in running.said if isinstance(message, messages.Learnt)]
+    assert learnt == [messages.Learnt("shop", (("10.0.1.230", 6379, "primary"),))]
+
+
+@pytest.mark.parametrize("rewrite", ["cluster", "replication"])
+def test_without_a_public_host_clients_are_told_the_address_that_they_dialled(
+    running: Running, node: socket.socket, rewrite: str
+) -> None:
+    running.order(book(node, public_host=""))
+    port = running.serve(node, rewrite=rewrite, book="shop")
+    with connect(port) as client, accept(node) as inside:
+        answer(client, inside, command("GET", "x"), MOVED, moved_to("127.0.0.1", 7002))
+
+
+def test_a_port_that_is_not_read_along_with_changes_nothing(running: Running, node: socket.socket) -> None:
+    running.order(book(node))
+    port = running.serve(node, book="shop")
+    with connect(port) as client, accept(node) as inside:
+        answer(client, inside, command("GET", "x"), MOVED, MOVED)
+    totals = running.until_ended(port, 1)
+    assert (totals.rewritten, totals.fallbacks) == ({}, {})
+
+
+def test_a_book_that_changes_is_gone_by_at_once(running: Running, node: socket.socket) -> None:
+    running.order(book(node))
+    port = running.serve(node, rewrite="cluster", book="shop")
+    with connect(port) as client, accept(node) as inside:
+        answer(client, inside, command("GET", "x"), MOVED, moved_to("cache.example.com", 7002))
+        client.sendall(command("CLUSTER", "SLOTS"))
+        receive_exactly(inside, len(command("CLUSTER", "SLOTS")))
+        inside.sendall(SLOTS[:50])
+        running.order(book(node, "other.example.com", 8000))
+        inside.sendall(SLOTS[50:])
+        told = receive_exactly(client, len(SLOTS) + len("other.example.com") - len("10.0.1.230"))
+        assert b"other.example.com" in told
+        assert b":8001" in told
+        answer(client, inside, command("GET", "x"), MOVED, moved_to("other.example.com", 8002))
+
+
+@pytest.mark.parametrize("change", [{"rewrite": "", "book": ""}, {"rewrite": "memcached", "book": "other"}])
+def test_a_connection_is_read_along_with_as_it_began(
+    running: Running, node: socket.socket, change: dict[str, str]
+) -> None:
+    """A reload that changes how the port is served is for those who come after it."""
+    running.order(book(node))
+    port = running.serve(node, rewrite="cluster", book="shop")
+    with connect(port) as before, accept(node) as before_inside:
+        answer(before, before_inside, command("GET", "x"), MOVED, moved_to("cache.example.com", 7002))
+        running.update(port, node, **change)
+        answer(before, before_inside, command("GET", "x"), MOVED, moved_to("cache.example.com", 7002))
+        with connect(port) as after, accept(node) as after_inside:
+            answer(after, after_inside, command("GET", "x"), MOVED, MOVED)
+
+
+def test_why_a_connection_is_read_no_longer_is_counted_and_logged(running: Running, node: socket.socket) -> None:
+    running.order(book(node))
+    port = running.serve(node, rewrite="cluster", book="shop")
+    with connect(port) as client, accept(node) as inside:
+        answer(client, inside, command("MONITOR"), b"+OK\r\n", b"+OK\r\n")
+        answer(client, inside, command("GET", "x"), MOVED, MOVED)
+    assert running.finish(port).unread == "monitor"
+    assert running.until_ended(port, 1).fallbacks == {"monitor": 1}
+
+
+def test_what_a_reply_hints_at_is_told(running: Running, node: socket.socket) -> None:
+    running.order(book(node))
+    port = running.serve(node, rewrite="cluster", book="shop")
+    own = node.getsockname()[1]
+    with connect(port) as client, accept(node) as inside:
+        back = b"-MOVED 1 127.0.0.1:%d\r\n" % own
+        answer(client, inside, command("GET", "x"), back, b"-MOVED 1 cache.example.com:7000\r\n")
+        assert running.expect(messages.Hint) == messages.Hint(port, "moved-to-self")
+        readonly = b"-READONLY You can't write against a read only replica.\r\n"
+        answer(client, inside, command("SET", "x", "y"), readonly, readonly)
+        assert running.expect(messages.Hint) == messages.Hint(port, "read-only")

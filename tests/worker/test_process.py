@@ -18,6 +18,7 @@ from natproxy.channel import controller_end, worker_end
 from natproxy.model import Outcome
 from natproxy.worker import process
 from natproxy.worker.loop import IN
+from tests.wire.talk import SLOTS, array, command
 from tests.worker.hand import SECONDS, listen, reset
 from tests.worker.running import WORKER, Running, Totals, accept, connect, is_closed, receive_exactly, served
 
@@ -61,6 +62,40 @@ def test_memory_stays_bounded_while_a_node_does_not_read(child: Running, node: s
         sender.join()
         assert child.rss_bytes() - before < MODEST_BYTES
         assert child.counts(port).client_bytes == BULK_BYTES + 4
+
+
+def test_memory_stays_bounded_while_a_client_asks_for_topologies_and_reads_none(
+    child: Running, node: socket.socket
+) -> None:
+    """And while what it is told is rewritten: what waits is one reply, not all."""
+    rows = array(*[SLOTS[4:]] * 2000)
+    child.order(messages.Book("shop", (("10.0.1.230", 6379, 7000),), "cache.example.com", "", 1))
+    port = child.serve(node, rewrite="cluster", book="shop")
+    with connect(port) as client, accept(node) as inside:
+        asked = command("CLUSTER", "SLOTS")
+        for _ in range(2):
+            client.sendall(asked)
+            receive_exactly(inside, len(asked))
+            inside.sendall(rows)
+            told = receive_exactly(client, len(rows) + 2000 * (len("cache.example.com") - len("10.0.1.230")))
+            assert told.count(b"cache.example.com") == 2000
+        before = child.rss_bytes()
+        client.sendall(asked * 2000)
+        receive_exactly(inside, len(asked) * 2000)
+
+        def send() -> None:
+            with contextlib.suppress(OSError):  # reset in the end
+                inside.sendall(rows * 400)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        moved = 0
+        while (now := child.counts(port).node_bytes) != moved:
+            moved = now
+            assert child.rss_bytes() - before < MODEST_BYTES
+        assert moved < len(rows) * 400
+        reset(client)
+        sender.join()
 
 
 def test_ten_thousand_short_connections_leave_nothing_behind(child: Running, node: socket.socket) -> None:

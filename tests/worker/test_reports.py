@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from natproxy import messages
 from natproxy.channel import controller_end, worker_end
 from natproxy.model import Outcome
+from natproxy.wire.rewriter import Hint
 from natproxy.worker import process, reports
 from natproxy.worker.counts import PortCounts
 from natproxy.worker.loop import IN, Loop
@@ -111,3 +113,90 @@ def test_refusals_get_so_many_lines_a_second_for_each_reason() -> None:
     loop.close()
     controller.close()
     channel.close()
+
+
+class Telling:
+    """Reports by themselves, and what their controller hears of roles."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._controller, self._channel = controller_end(ours), worker_end(theirs)
+        self.loop = Loop()
+        self.reports = Reports(self.loop, self._channel)
+
+    def learn(self, **roles: str) -> None:
+        """A topology reply tells of nodes by their names."""
+        self.reports.learnt("clu", tuple((name, 6379, role) for name, role in roles.items()))
+
+    def heard(self) -> list[messages.Up]:
+        return [message for message, _ in self._controller.receive()]
+
+    def told(self) -> list[dict[str, str]]:
+        heard = [message for message in self.heard() if isinstance(message, messages.Learnt)]
+        assert {message.book for message in heard} <= {"clu"}
+        return [{host: role for host, _, role in message.roles} for message in heard]
+
+    def close(self) -> None:
+        self.loop.close()
+        self._controller.close()
+        self._channel.close()
+
+
+@pytest.fixture
+def telling() -> Iterator[Telling]:
+    made = Telling()
+    yield made
+    made.close()
+
+
+BEFORE, AFTER = {"a": "primary", "b": "replica"}, {"a": "replica", "b": "primary"}
+
+
+def test_roles_are_told_where_they_are_new_and_once_a_second(telling: Telling) -> None:
+    telling.learn(**BEFORE)
+    telling.learn(**BEFORE)
+    assert telling.told() == [BEFORE]
+    telling.reports.second_begins()
+    telling.learn(**BEFORE)
+    assert telling.told() == []
+    telling.learn(**AFTER)
+    telling.learn(a="replica")
+    telling.learn(**AFTER)
+    assert telling.told() == [AFTER]
+
+
+def test_roles_that_come_too_soon_are_not_lost(telling: Telling) -> None:
+    telling.learn(**BEFORE)
+    assert telling.told() == [BEFORE]
+    telling.learn(**AFTER)
+    telling.learn(a="replica", c="replica")
+    assert telling.told() == []
+    telling.reports.second_begins()
+    assert telling.told() == [{**AFTER, "c": "replica"}]
+    telling.learn(**BEFORE)
+    telling.reports.second_begins()
+    assert telling.told() == [BEFORE]
+    telling.reports.second_begins()
+    assert telling.told() == []
+
+
+def test_roles_are_told_again_as_another_worker_may_have_told_others(telling: Telling) -> None:
+    telling.learn(**BEFORE)
+    telling.reports.second_begins()
+    telling.loop.now += reports._LEARNT_SECONDS
+    telling.learn(**BEFORE)
+    assert telling.told() == [BEFORE, BEFORE]
+
+
+def test_hints_are_given_once_a_second_for_each_port_and_sort(telling: Telling) -> None:
+    for _ in range(2):
+        for _ in range(1000):
+            telling.reports.hint(6379, Hint.READ_ONLY)
+        telling.reports.hint(6380, Hint.READ_ONLY)
+        telling.reports.hint(6379, Hint.UNKNOWN_NODE)
+        assert telling.heard() == [
+            messages.Hint(6379, "read-only"),
+            messages.Hint(6380, "read-only"),
+            messages.Hint(6379, "unknown-node"),
+        ]
+        telling.reports.second_begins()
