@@ -96,6 +96,20 @@ def host(value: object) -> str:
     return name
 
 
+def public_host(value: object) -> str:
+    """Parse what clients dial: a DNS name, or an address that somebody can have."""
+    name = host(value)
+    numeric = as_numeric(name)
+    if numeric is not None and (numeric.is_unspecified or numeric.is_multicast):
+        refuse("must be what clients dial: no host has this address")
+    return name
+
+
+def public_ip(value: object) -> str:
+    """Parse that as an address."""
+    return public_host(ip_address(value))
+
+
 def target(value: object) -> Endpoint:
     """Parse ``host:port`` or ``[ipv6]:port``."""
     if isinstance(value, Endpoint):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from itertools import chain
 
+from natproxy.config.addresses import as_numeric, is_loopback
 from natproxy.config.checks import entries_of
 from natproxy.config.model import CacheEntry, Config, Overrides, StaticEntry, Written
 from natproxy.config.places import Finding, Place
@@ -104,9 +105,12 @@ def _why_no_tls(entry: CacheEntry | StaticEntry) -> str | None:
 
 
 def _unadvertised(config: Config) -> Iterator[Finding]:
-    if config.public_host is not None or config.is_loopback_only:
+    if config.is_loopback_only:
         return
-    if any(_is_rewritten(entry) for _, entry in entries_of(config)):
+    told = config.public_host
+    if told is not None and (told == "localhost" or (as_numeric(told) is not None and is_loopback(told))):
+        yield Finding(("public_host",), f"{told} leads every client to the client's own host")
+    if config.public_host is None and any(_is_rewritten(entry) for _, entry in entries_of(config)):
         message = (
             "public_host is missing: clients that ask a cache for its nodes are told the address at which they "
             "reached this host, and behind an Elastic IP or another NAT that is one which they cannot dial"

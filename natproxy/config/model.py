@@ -210,8 +210,8 @@ class WrittenStatic(Overrides):
 class Written(Overrides):
     """The whole file as it was written."""
 
-    public_host: Annotated[str | None, PlainValidator(values.optional(addresses.host))] = None
-    public_ip: Annotated[str | None, PlainValidator(values.optional(addresses.ip_address))] = None
+    public_host: Annotated[str | None, PlainValidator(values.optional(addresses.public_host))] = None
+    public_ip: Annotated[str | None, PlainValidator(values.optional(addresses.public_ip))] = None
     listen: Annotated[Listen, BeforeValidator(_or_empty)] = Listen()
     aws: Annotated[Aws, BeforeValidator(_or_empty)] = Aws()
     caches: Annotated[tuple[WrittenCache, ...], BeforeValidator(_or_none)] = ()

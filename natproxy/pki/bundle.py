@@ -22,6 +22,8 @@ ca.crt                   what natproxy's own certificate is checked with
 manifest.json            the same facts for programs
 
 Run the lines below where these files are. {port} stands for your cache's port: ask the operator which one it is.
+Where that cache is in cluster mode it takes a cluster client: redis-cli -c, redis.RedisCluster, Redis.Cluster with the
+same options. docs/clients.md of natproxy has those lines, and more clients.
 
 
 redis-cli (it does not check the host's name; the others do)

@@ -220,3 +220,15 @@ def test_what_only_this_host_reaches() -> None:
     assert addresses.is_loopback("::1")
     assert not addresses.is_loopback("0.0.0.0")
     assert not addresses.is_loopback("::")
+
+
+@pytest.mark.parametrize("value", ["0.0.0.0", "::", "224.0.0.1", "ff02::1"])
+def test_what_no_host_can_have_is_no_public_host(value: str) -> None:
+    for parse in (addresses.public_host, addresses.public_ip):
+        with pytest.raises(ValueError, match="no host has this address"):
+            parse(value)
+
+
+def test_what_clients_dial_is_a_name_or_an_address() -> None:
+    assert addresses.public_host("cache.example.com.") == "cache.example.com"
+    assert addresses.public_host("203.0.113.73") == addresses.public_ip("203.0.113.73") == "203.0.113.73"

@@ -166,6 +166,12 @@ def test_who_is_told_of_nodes_has_to_be_told_of_this_host(text: str, is_warned_o
     assert warned(ALLOW + text, public_host="203.0.113.73") == []
 
 
+@pytest.mark.parametrize("told", ["localhost", "127.0.0.1", "'::1'"])
+def test_a_public_host_that_leads_clients_to_themselves_is_warned_of(told: str) -> None:
+    assert warned(ALLOW + ENTRY % "", public_host=told)[0].endswith("leads every client to the client's own host")
+    assert warned("listen: {address: 127.0.0.1}\n" + ENTRY % "", public_host=told) == []
+
+
 def test_the_public_ip_alone_is_not_what_clients_are_told_to_dial() -> None:
     assert warned(f"{ALLOW}public_ip: 203.0.113.73\n{ENTRY % ''}", public_host="") == [UNADVERTISED]
 
