@@ -148,7 +148,7 @@ def skip_frames(data: bytes | bytearray, pos: int, left: int) -> Frames:
 
 
 def run(data: bytes | bytearray, pos: int, most: int) -> tuple[int, int]:
-    """Return where the run of small frames at ``pos`` ends, and how many they are; not more than ``most``.
+    """Return where a run of small frames from ``pos`` on ends, and how many they are: ``most`` at most, perhaps none.
 
     No more is looked at than so many can take: who asks for a few each time would read the rest again and again.
     """
@@ -158,8 +158,12 @@ def run(data: bytes | bytearray, pos: int, most: int) -> tuple[int, int]:
     if stop == pos:
         matching, feeds = lines, 1
         stop = _end_of(matching(data, pos, end), pos)
-    while (count := data.count(b"\n", pos, stop) // feeds) > most:
-        stop = _end_of(matching(data, pos, (pos + stop) // 2), pos)
+    count = data.count(b"\n", pos, stop) // feeds
+    width = (stop - pos) * most // max(count, 1)
+    while count > most:
+        stop = _end_of(matching(data, pos, pos + width), pos)
+        count = data.count(b"\n", pos, stop) // feeds
+        width //= 2
     return stop, count
 
 

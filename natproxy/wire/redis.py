@@ -383,14 +383,7 @@ class RedisRewriter:
         """The reply to a special command begins, and it is no error."""
         line = work[pos:stop]
         if self._in_multi and line == b"+QUEUED":
-            if awaited.reply is None:
-                raise NoFrameError  # SUBSCRIBE or MONITOR in a transaction: EXEC's reply is no array of replies then
-            if len(self._queued) >= MOST_SPECIAL:
-                self._fall_back(Fallback.TOO_LARGE)
-                return stop + 2
-            self._queued[self._element] = awaited.reply
-            self._element += 1
-            return self._pass(work, pos)
+            return self._queue(awaited, work, pos, stop)
         match awaited.how:
             case How.TOPOLOGY:
                 if line[:1] in b"*$=~%":
@@ -414,6 +407,17 @@ class RedisRewriter:
                 return stop + 2
             case How.SUBSCRIBE:
                 raise NoFrameError
+        return self._pass(work, pos)
+
+    def _queue(self, awaited: Awaited, work: bytes, pos: int, stop: int) -> int:
+        """A special command will be answered by an element of EXEC's reply."""
+        if awaited.reply is None:
+            raise NoFrameError  # SUBSCRIBE or MONITOR in a transaction: EXEC's reply is no array of replies then
+        if len(self._queued) >= MOST_SPECIAL:
+            self._fall_back(Fallback.TOO_LARGE)
+            return stop + 2
+        self._queued[self._element] = awaited.reply
+        self._element += 1
         return self._pass(work, pos)
 
     def _error(self, work: bytes, pos: int, stop: int) -> int:

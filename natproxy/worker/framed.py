@@ -20,6 +20,10 @@ from natproxy.worker.tlsleg import TlsLeg
 if TYPE_CHECKING:
     from natproxy.worker.relay import Relay
 
+_MOST_READ_BYTES = 64 * 1024
+"""What a read takes at most that is looked at: commands of a few bytes each may take a hundred times as long as others,
+and whoever sends them must not keep others waiting.
+"""
 _HEAD_BYTES = 256
 """Looked at, and left where it is, to tell whether a large value begins."""
 
@@ -36,6 +40,7 @@ class AskingLeg(Leg):
 
     __slots__ = ("rewriter",)
     reads_along = True
+    most_read_bytes = _MOST_READ_BYTES
 
     def __init__(self, relay: Relay, sock: socket.socket, rewriter: Rewriter) -> None:
         super().__init__(relay, sock)
@@ -116,6 +121,7 @@ class AnsweringLeg(Leg):
 
     __slots__ = ("rewriter",)
     reads_along = True
+    most_read_bytes = _MOST_READ_BYTES
 
     def __init__(self, relay: Relay, sock: socket.socket, rewriter: Rewriter) -> None:
         super().__init__(relay, sock)

@@ -82,6 +82,8 @@ class Leg:
     speaks_tls = False
     reads_along = False
     """A rewriter looks at what is read here (framed.py)."""
+    most_read_bytes = BUFFER_BYTES
+    """What a large read takes at most."""
     peer: Leg
 
     def __init__(self, relay: Relay, sock: socket.socket) -> None:
@@ -205,7 +207,7 @@ class Leg:
                 # An edge may tell of what has been read already: that says nothing of what comes next.
                 if count:
                     self.is_bulk = count >= SMALL_BYTES
-                is_full = count == (SPLICE_BYTES if is_clear else BUFFER_BYTES)
+                is_full = count == (SPLICE_BYTES if is_clear else self.most_read_bytes)
                 is_large = is_full or (count > 0 and self._opaque_bytes() >= SMALL_BYTES)
                 # A splice that took less has not necessarily emptied the socket.
                 if not (is_large or until_empty or (is_clear and unread_bytes(self.fd))):
@@ -228,7 +230,7 @@ class Leg:
         return self._move(len(data), data)
 
     def _move_much(self, is_clear: bool) -> int:
-        """The same, at most BUFFER_BYTES; 0 where there is nothing."""
+        """The same, at most ``most_read_bytes``; 0 where there is nothing."""
         most = self._spliceable_bytes() if is_clear else 0
         if most and (pipe := PIPES.take()) is not None:
             try:
@@ -245,7 +247,7 @@ class Leg:
                     PIPES.give_back(pipe)
                     return 0
                 return self._move(count, pipe)
-        count = self.sock.recv_into(BUFFER)
+        count = self.sock.recv_into(BUFFER, self.most_read_bytes)
         return self._move(count, VIEW[:count])
 
     def _spliceable_bytes(self) -> int:

@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.clients.programs import GLIDE_PYTHON, ROOT
@@ -79,13 +80,16 @@ def _package(line: str) -> str:
     return found[1]
 
 
-@dataclass(frozen=True)
 class Laptop:
-    """A developer's: a directory with a bundle's files, and names that lead to natproxy."""
+    """A developer's: a directory with a bundle's files, and names that lead to natproxy there, and only there."""
 
-    directory: Path
-    hosts: Mapping[str, str] = field(default_factory=dict)
-    """Names that lead to addresses there, and only there."""
+    def __init__(self, directory: Path, hosts: Mapping[str, str] | None = None) -> None:
+        """``hosts``: addresses by name."""
+        self.directory = directory
+        self._hosts = directory / "hosts" if hosts else None
+        if hosts:
+            (directory / "hosts").write_text("".join(f"{hosts[name]} {name}\n" for name in hosts), encoding="utf-8")
+        (directory / "node_modules").symlink_to(NODE_MODULES)  # where Node.js looks for packages
 
     def run(
         self, block: Block, *, typed: str = "", environ: Mapping[str, str] | None = None, seconds: float = SECONDS
@@ -108,7 +112,7 @@ class Laptop:
 
     def why_not(self, block: Block) -> str | None:
         """Return why a block cannot be run here; None where it can."""
-        if self.hosts and not can_have_names():
+        if self._hosts and not can_have_names():
             return "names of one's own need a mount namespace, which cannot be had here"
         return why_missing(block)
 
@@ -118,19 +122,13 @@ class Laptop:
         suffix = {"python": "py", "js": "mjs", "php": "php"}[block.language]
         path = self.directory / f"{re.sub('[^a-z]+', '-', block.title.lower())}{abs(hash(block))}.{suffix}"
         path.write_text(block.code, encoding="utf-8")
-        if block.language == "js":
-            modules = self.directory / "node_modules"  # where it looks for packages
-            if not modules.is_symlink():
-                modules.symlink_to(NODE_MODULES)
         program = python_for(block) if block.language == "python" else {"js": "node", "php": "php"}[block.language]
         return [str(program), path.name]
 
     def _prefix(self) -> list[str]:
-        if not self.hosts:
+        if not self._hosts:
             return []
-        path = self.directory / "hosts"
-        path.write_text("".join(f"{address} {name}\n" for name, address in self.hosts.items()), encoding="utf-8")
-        return [*_OWN_MOUNTS, 'mount --bind "$0" /etc/hosts && exec "$@"', str(path)]
+        return [*_OWN_MOUNTS, 'mount --bind "$0" /etc/hosts && exec "$@"', str(self._hosts)]
 
 
 _OWN_MOUNTS = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else []), "sh", "-c"]
@@ -140,7 +138,9 @@ _OWN_MOUNTS = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else 
 def can_have_names() -> bool:
     """Whether a program can be given an /etc/hosts of its own."""
     probe = [*_OWN_MOUNTS, "mount --bind /etc/hosts /etc/hosts"]
-    return shutil.which("unshare") is not None and subprocess.run(probe, check=False).returncode == 0
+    return (
+        shutil.which("unshare") is not None and subprocess.run(probe, check=False, capture_output=True).returncode == 0
+    )
 
 
 def why_missing(block: Block) -> str | None:
@@ -169,9 +169,6 @@ def python_for(block: Block) -> Path | None:
     """Return the Python that has the package of a block's first line; None where none has it."""
     words = re.match(r"(?:from|import) (\w+)", block.code)
     assert words is not None, block.code
-    candidates = [Path(sys.executable), GLIDE_PYTHON]
-    return next((python for python in candidates if any(_site(python).glob(words[1]))), None)
-
-
-def _site(python: Path) -> Path:
-    return next(iter(python.parents[1].glob("lib/python3.*/site-packages")), Path("/nonexistent"))
+    if find_spec(words[1]):
+        return Path(sys.executable)
+    return GLIDE_PYTHON if any(GLIDE_PYTHON.parents[1].glob(f"lib/python3.*/site-packages/{words[1]}")) else None

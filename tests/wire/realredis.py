@@ -350,32 +350,35 @@ class Handed:
 
 
 def hold(
-    server: Server, seed: int, *, trigger: Fallback | None = None, steps: int = 40
-) -> tuple[Talker, Handed, Notes]:
-    """Hold a session, and return what was said. It ends with all topology asked for."""
+    server: Server, seed: int, *, trigger: Fallback | None = None, parts: Sequence[bytes] = ()
+) -> tuple[Handed, Notes]:
+    """Hold a session, of ``parts`` or of what comes to its mind, and return what came of it.
+
+    It ends with all topology asked for.
+    """
     dice = random.Random(seed)
     notes = Notes()
     handed = Handed(dice, RedisRewriter(server.view, notes))
     talker = Talker(dice, server)
     others = Others(server, dice)
     nonce = b"nonce-%d-%d" % (seed, dice.getrandbits(60))
-    parts = [*talker.said, *(talker.next() for _ in range(dice.randrange(1, steps)))]
+    said = list(parts) or [*talker.said, *(talker.next() for _ in range(dice.randrange(1, 40)))]
     if trigger is not None:
-        parts += [command("RESET"), dice.choice(TRIGGERS[trigger])]
+        said += [command("RESET"), dice.choice(TRIGGERS[trigger])]
         if trigger is not Fallback.REPLY_OFF:
-            parts += [talker.next() for _ in range(5)]
+            said += [talker.next() for _ in range(5)]
     probe = [command(*words) for words in (("ROLE",), ("INFO", "all"), ("CLUSTER", "SLOTS"), ("CLUSTER", "NODES"))]
     end = [command("RESET"), command("GET", "b"), *probe, command("ECHO", nonce)]
     if trigger is Fallback.REPLY_OFF:
         end = [command("RESET"), *end]  # the first may be answered by nothing
     sock = socket.create_connection((server.address, PORT), SECONDS)
     try:
-        _converse(sock, b"".join(parts), handed, others, dice)
+        _converse(sock, b"".join(said), handed, others, dice)
         _converse(sock, b"".join(end), handed, others, dice, until=bulk(nonce))
     finally:
         sock.close()
         others.close()
-    return talker, handed, notes
+    return handed, notes
 
 
 def _converse(
@@ -499,9 +502,9 @@ class Judge:
         return all(self._is_topology(item) and item.raw[:1] == b"$" and b"# R" not in item.raw for item in frame.items)
 
 
-def judged(server: Server, seed: int, trigger: Fallback | None = None) -> int:
+def judged(server: Server, seed: int, trigger: Fallback | None = None, parts: Sequence[bytes] = ()) -> int:
     """Hold a session and judge it; return how many replies were changed."""
-    _, handed, notes = hold(server, seed, trigger=trigger)
+    handed, notes = hold(server, seed, trigger=trigger, parts=parts)
     judge = Judge(server)
     came, told = bytes(handed.came), bytes(handed.told)
     if trigger is None:

@@ -160,7 +160,7 @@ def test_what_is_no_command_or_cannot_be_told(data: bytes) -> None:
 
 def test_more_arguments_than_were_announced_in_one_piece() -> None:
     with pytest.raises(NoFrameError):
-        asked(b"*4\r\n$3\r\nSET\r\n" + bulk(b"x") * 5)
+        asked(b"*7\r\n$4\r\nMSET\r\n" + bulk(b"x") * 8)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from natproxy.wire.lazy import LazyRedisRewriter
 from natproxy.wire.redis import MOST_SPECIAL, RedisRewriter
 from natproxy.wire.rewriter import MOST_HELD_BYTES, Fallback, Hint, Reply
 from tests.wire.talk import (
@@ -138,6 +140,31 @@ CONVERSATIONS: dict[str, tuple[Said, ...]] = {
             b">3\r\n" + bulk(b"sunsubscribe") + bulk(b"a") + b":0\r\n" + SLOTS,
             b">3\r\n" + bulk(b"sunsubscribe") + bulk(b"a") + b":0\r\n" + becomes(Reply.SLOTS, SLOTS),
         ),
+    ),
+    "subscriptions of two sorts with RESP3": (
+        same(command("SUBSCRIBE", "a"), b">3\r\n" + bulk(b"subscribe") + bulk(b"a") + b":1\r\n"),
+        same(command("PSUBSCRIBE", "p*"), b">3\r\n" + bulk(b"psubscribe") + bulk(b"p*") + b":2\r\n"),
+        same(command("UNSUBSCRIBE"), b">3\r\n" + bulk(b"unsubscribe") + bulk(b"a") + b":1\r\n"),
+        ASKED_SLOTS,
+        same(command("PUNSUBSCRIBE"), b">3\r\n" + bulk(b"punsubscribe") + bulk(b"p*") + b":0\r\n"),
+        same(command("UNSUBSCRIBE"), b">3\r\n" + bulk(b"unsubscribe") + b"_\r\n:0\r\n"),
+        ASKED_SLOTS,
+    ),
+    "pushes in a transaction": (
+        same(command("MULTI"), b"+OK\r\n"),
+        same(command("PUBLISH", "a", "x"), b"+QUEUED\r\n"),
+        same(command("ROLE"), b"+QUEUED\r\n"),
+        Said(
+            command("EXEC"),
+            b"*2\r\n>3\r\n" + bulk(b"message") + bulk(b"a") + bulk(FORGED) + b":1\r\n>0\r\n" + ROLE,
+            b"*2\r\n>3\r\n"
+            + bulk(b"message")
+            + bulk(b"a")
+            + bulk(FORGED)
+            + b":1\r\n>0\r\n"
+            + becomes(Reply.ROLE, ROLE),
+        ),
+        ASKED_SLOTS,
     ),
     "every type": (
         *(
@@ -325,6 +352,15 @@ def test_any_bytes_pass(pieces: list[tuple[bool, bytes]]) -> None:
         (command("CLUSTER", "SLOTS"), b"*9\r\n", Fallback.TOO_LARGE),
         (command("CLUSTER", "SLOTS"), b"$99999999\r\n", Fallback.TOO_LARGE),
         (command("ROLE") * (MOST_SPECIAL + 1), b"", Fallback.TOO_LARGE),
+        (command("REPLCONF", "ACK", "1"), b"", Fallback.REPLICATION),
+        (command("CLUSTER", "SLOTS"), b"*1\r\n+" + b"x" * 70_000, Fallback.ANSWER),
+        (b"", b"\x4a\x00\x00\x00\x0a8.0.36\x00", Fallback.ANSWER),
+        (command("GET", "x"), b"$" + b"1" * 33, Fallback.ANSWER),
+        (command("SUBSCRIBE", "a"), array(bulk(b"subscribe"), bulk(b"a")), Fallback.ANSWER),
+        (command("SUBSCRIBE", "a"), array(bulk(b"subscribe"), bulk(b"\r\n:"), b":x\r\n"), Fallback.ANSWER),
+        (command("SUBSCRIBE", "a"), array(bulk(b"subscribe"), bulk(b"a"), b":-2\r\n"), Fallback.ANSWER),
+        (command("SUBSCRIBE", "a"), array(bulk(b"subscribe"), bulk(b"a" * 90_000), b":1\r\n"), Fallback.ANSWER),
+        (command("MULTI") + command("SUBSCRIBE", "a"), b"+OK\r\n+QUEUED\r\n", Fallback.ANSWER),
     ],
 )
 def test_on_doubt_bytes_pass_untouched(request_bytes: bytes, reply: bytes, reason: Fallback) -> None:
@@ -360,6 +396,145 @@ def test_the_inside_of_values_may_be_moved_unseen() -> None:
     ask(rewriter, ASKED_SLOTS.request)
     assert answer(rewriter, SLOTS) == ASKED_SLOTS.expected
     assert not notes.fallbacks
+
+
+def test_a_look_ahead_at_a_large_command_closes_the_short_way_until_its_end() -> None:
+    """Its body may come in pieces of which one is a whole command."""
+    rewriter = RedisRewriter(view, Notes())
+    body = b"x" * 200 + command("PING") + b"y" * 200
+    request = command("SET", "k", body)
+    assert rewriter.large_request(request[:256])
+    at = request.index(command("PING"))
+    rewriter.request_opaque -= at
+    for piece in (command("PING"), request[at + len(command("PING")) :], ASKED_SLOTS.request):
+        ask(rewriter, piece)
+    assert answer(rewriter, b"+OK\r\n") + answer(rewriter, SLOTS) == b"+OK\r\n" + ASKED_SLOTS.expected
+
+
+@pytest.mark.parametrize("whole", [b"*0\r\n", b"*-1\r\n", b">0\r\n", b"+QUEUED\r\n", b"_\r\n"])
+@pytest.mark.parametrize("is_subscribed", [True, False])
+def test_what_is_whole_is_never_held_back(whole: bytes, is_subscribed: bool) -> None:
+    """Also where it might be a message, as what would tell comes next."""
+    rewriter = RedisRewriter(view, Notes())
+    if is_subscribed:
+        ask(rewriter, command("SUBSCRIBE", "a"))
+        answer(rewriter, array(bulk(b"subscribe"), bulk(b"a"), b":1\r\n"))
+    for _ in range(2):
+        ask(rewriter, command("PING"))
+        assert answer(rewriter, whole) == whole
+
+
+@pytest.mark.parametrize("is_split", [True, False])
+def test_what_is_queued_in_a_transaction_is_not_kept_without_end(is_split: bool) -> None:
+    notes = Notes()
+    rewriter = RedisRewriter(view, notes)
+    ask(rewriter, command("MULTI"))
+    assert answer(rewriter, b"+OK\r\n") == b"+OK\r\n"
+    for _ in range(MOST_SPECIAL):
+        ask(rewriter, command("GET", "x") + command("INFO"))
+        answer(rewriter, b"+QUEUED\r\n" * 2)
+    assert notes.fallbacks == []
+    ask(rewriter, command("INFO") * 2 + command("EXEC"))
+    pieces = [b"+QUEUED\r\n" * 2, array(INFO, INFO, MOVED)]
+    assert b"".join(answer(rewriter, piece) for piece in (pieces if is_split else [b"".join(pieces)])) == b"".join(
+        pieces
+    )
+    assert notes.fallbacks == [Fallback.TOO_LARGE]
+
+
+SMALL = b"$1\r\na\r\n"
+FLOODS: dict[str, tuple[bytes, bytes]] = {
+    "an array, then as many bulk strings": (
+        command("LRANGE", "l", "0", "-1") + command("GET", "a") * 15_000,
+        b"*15000\r\n" + SMALL * 30_000,
+    ),
+    "bulk strings of which one has to be looked at": (
+        command("GET", "a") * 15_000 + command("INFO", "x") + command("GET", "a") * 15_000,
+        SMALL * 15_000 + b"$0\r\n\r\n" + SMALL * 15_000,
+    ),
+    "every third has to be looked at": (
+        (command("GET", "a") * 2 + command("INFO", "x")) * 4000,
+        (SMALL * 2 + b"$0\r\n\r\n") * 4000,
+    ),
+    "a transaction of which every third has to be looked at": (
+        command("MULTI") + (command("GET", "a") * 2 + command("INFO", "x")) * 4000,
+        b"+OK\r\n" + b"+QUEUED\r\n" * 12_000,
+    ),
+    "its reply": (
+        command("MULTI") + command("GET", "a") * 9000 + command("EXEC") + command("GET", "a") * 9000,
+        b"+OK\r\n" + b"+QUEUED\r\n" * 9000 + b"*9000\r\n" + SMALL * 18_000,
+    ),
+    "topologies of nothing": (
+        command("INFO", "x") * 4000 + command("GET", "a"),
+        b"$0\r\n\r\n" * 4000 + bulk(b"x" * 200_000),
+    ),
+    "redirections": (command("GET", "a"), MOVED * 8000),
+    "pushes": (b"", b">1\r\n:1\r\n" * 25_000),
+    "nested arrays": (command("GET", "a"), b"*1\r\n" * 50_000),
+    "attributes of nothing": (command("GET", "a"), b"|0\r\n" * 50_000),
+    "empty lines and arrays": (command("GET", "a") * 50_000, b"+\r\n*1\r\n" * 25_000),
+    "confirmations": (command("SUBSCRIBE", *["a"] * 6000), array(bulk(b"subscribe"), bulk(b"a"), b":1\r\n") * 6000),
+    "a topology of tiny things": (command("CLUSTER", "SLOTS"), b"*50000\r\n" + b"*1\r\n$0\r\n\r\n" * 20_000),
+    "many ranges of one node": (
+        command("CLUSTER", "SLOTS"),
+        array(*[array(b":0\r\n", b":1\r\n", array(bulk(b"10.0.1.230"), b":6379\r\n"))] * 5000),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLOODS)
+@pytest.mark.parametrize("piece", [1 << 20, 16_384, 512])
+def test_no_flood_takes_long(name: str, piece: int) -> None:
+    """As much as comes in one read, or in many, and takes the longest; some of these took minutes."""
+    requests, replies = FLOODS[name]
+    rewriter = RedisRewriter(view, Notes())
+    started = time.process_time()
+    for part in splits(requests, range(0, len(requests), piece)):
+        ask(rewriter, part)
+    for part in splits(replies, range(0, len(replies), piece)):
+        answer(rewriter, part)
+    assert time.process_time() - started < 2.0
+
+
+@pytest.mark.parametrize("begin", [b"+", b"*1\r\n+", b"*2\r\n+OK\r\n-"])
+@pytest.mark.parametrize("asked", [command("GET", "x"), command("CLUSTER", "SLOTS")])
+def test_a_line_without_end_in_small_pieces_takes_no_time(asked: bytes, begin: bytes) -> None:
+    rewriter = RedisRewriter(view, Notes())
+    ask(rewriter, asked)
+    started = time.process_time()
+    got = answer(rewriter, begin)
+    for _ in range(3000):
+        got += answer(rewriter, b"x" * 1000)
+    assert time.process_time() - started < 2.0
+    assert len(got + rewriter.rest()) == len(begin) + 3_000_000
+
+
+BITS_ASKED = [
+    command(*words.split())
+    for words in ("SUBSCRIBE a", "UNSUBSCRIBE", "MULTI", "EXEC", "RESET", "INFO", "CLUSTER SLOTS", "GET x", "HELLO 3")
+]
+BITS_ANSWERED = [
+    line.encode() + b"\r\n"
+    for line in (
+        *("*3", ">3", ">0", "*0", "*2", "*-1", "|1", "%1", "$5\r\nab", "", "_", ":1", ":-1", "$-1", "$1\r\na"),
+        *("+QUEUED", "+OK", "-ERR x", "$9\r\nsubscribe", "$11\r\nunsubscribe", "$7\r\nmessage"),
+    )
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(BITS_ASKED) | st.sampled_from(BITS_ANSWERED), max_size=40), st.booleans())
+def test_a_node_that_lies_makes_nothing_but_bytes_pass(pieces: list[bytes], is_lazy: bool) -> None:
+    """Commands, and frames in any order: nothing raises, and nothing that names no address of the book is changed."""
+    rewriter = (LazyRedisRewriter if is_lazy else RedisRewriter)(view, Notes())
+    sent = got = b""
+    for data in pieces:
+        if data in BITS_ASKED:
+            ask(rewriter, data)
+        else:
+            sent += data
+            got += answer(rewriter, data)
+    assert got + rewriter.rest() == sent
 
 
 def test_nothing_of_a_reused_buffer_is_kept() -> None:

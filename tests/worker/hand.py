@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from natproxy.model import Outcome
+from natproxy.wire.redis import RedisRewriter
 from natproxy.wire.rewriter import Rewriter
 from natproxy.worker.handshake import TlsEnd
 from natproxy.worker.leg import Leg
 from natproxy.worker.liveness import queued_bytes, set_up_listening
 from natproxy.worker.loop import READ, READ_WRITE, Loop
 from natproxy.worker.relay import Relay
+from tests.wire.talk import Notes, view
 from tests.worker.tlspeer import Cut, Peer, TlsPeer, Version, tls_pair
 
 SECONDS = 20.0
@@ -36,14 +38,17 @@ class Mix:
 
     client: Version | None = None
     node: Version | None = None
+    reads_along: bool = False
+    """A rewriter has them; of what is no Redis it changes nothing."""
 
     def __str__(self) -> str:
-        return f"{self.client or 'clear'}-{self.node or 'clear'}"
+        return f"{self.client or 'clear'}-{self.node or 'clear'}{' read along' if self.reads_along else ''}"
 
 
 CLEAR = Mix()
 MIXES = (CLEAR, Mix("TLSv1.3"), Mix(None, "TLSv1.2"), Mix("TLSv1.2", "TLSv1.3"))
 """All four of clear and TLS, and each version in each place."""
+READ_ALONG = (Mix(reads_along=True), Mix("TLSv1.2", "TLSv1.3", reads_along=True))
 
 
 class Nobody:
@@ -193,7 +198,7 @@ class Joined:
             lambda outcome, detail: self.ends.append((outcome, detail)),
             client_tls=None if client_tls is None else client_tls[0],
             node_tls=None if node_tls is None else node_tls[0],
-            rewriter=rewriter,
+            rewriter=RedisRewriter(view, Notes()) if rewriter is None and mix.reads_along else rewriter,
         )
         if is_started:
             self.relay.start(client_events=0, node_events=0)

@@ -484,23 +484,33 @@ def test_urgent_data_inside_a_value_stays_in_its_place(first: str) -> None:
 # Turns, and peers that do not read.
 
 
-def test_a_turn_of_one_leg_is_bounded(mix: Mix) -> None:
-    """Whoever sends megabytes, of whatever, lets others have their turn."""
+@pytest.mark.parametrize("first", ["client", "node"])
+@pytest.mark.parametrize(
+    ("one", "most_read"), [(command("SET", "k", filled(4 << 20)), SPLICE_BYTES), (b"a\n", 1 << 16)]
+)
+def test_a_turn_of_one_leg_is_bounded(mix: Mix, first: str, one: bytes, most_read: int) -> None:
+    """Whoever sends megabytes, of whatever, lets others have their turn; the sooner, the longer a look may take."""
     reader = Reader()
     with reader.joins(mix) as pair:
         make_bulky(pair)
-        asking = Sending(pair.client, 1 << 20)
-        asking.left = command("SET", "k", filled(4 << 20)) + command("PING") * 100_000
-        due = pair.relay.client.received_bytes + len(asking.left)
-        while pair.relay.client.received_bytes < due:
-            while asking.go_on():
+        if first == "node":
+            one = bulk(filled(4 << 20)) if len(one) > 10 else b"-\r\n"
+            asked = command("GET", "k") * 3
+            deliver(pair, pair.client, pair.node, [asked], [asked])
+        source, sink = (pair.client, pair.node) if first == "client" else (pair.node, pair.client)
+        leg = pair.relay.client if first == "client" else pair.relay.node
+        sending, got = Sending(source, 1 << 20), bytearray()
+        sending.left = data = one * max(1, (1 << 20) // len(one))
+        while len(got) < len(data):
+            while sending.go_on():
                 pass
-            before = pair.relay.client.received_bytes
+            before = leg.received_bytes
             pair.loop.call_later(0.001, lambda: None)
             pair.loop.turn()
             # What is left for the next turn may begin in this one.
-            assert pair.relay.client.received_bytes - before <= 2 * READS_PER_TURN * BUFFER_BYTES
-            receive(pair.node)
+            assert leg.received_bytes - before <= 2 * READS_PER_TURN * most_read
+            got += receive(sink) or b""
+        assert got == data
 
 
 @pytest.mark.parametrize("read_piece", [10_000, 100_000])

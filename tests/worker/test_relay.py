@@ -26,6 +26,7 @@ from natproxy.worker.pipe import Pipe, Pipes
 from natproxy.worker.relay import Relay
 from tests.worker.hand import (
     MIXES,
+    READ_ALONG,
     Joined,
     Mix,
     Nobody,
@@ -47,9 +48,9 @@ SMALL = 1 << 18
 SIDES = pytest.mark.parametrize("first", ["client", "node"])
 
 
-@pytest.fixture(params=MIXES, ids=str, scope="module")
+@pytest.fixture(params=(*MIXES, *READ_ALONG), ids=str, scope="module")
 def mix(request: pytest.FixtureRequest) -> Mix:
-    """Which legs speak TLS."""
+    """Which legs speak TLS, and whether they are read along with."""
     found = request.param
     assert isinstance(found, Mix)
     return found
