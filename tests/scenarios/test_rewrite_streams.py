@@ -97,8 +97,10 @@ def protocols(one: Conversation) -> None:
         one.ask("DEBUG", "PROTOCOL", kind)
     one.ask("LOLWUT")
     one.ask_all(("HELLO", "2"), ("HGETALL", "{b}h"), ("GET", "{b}none"), ("HELLO", "3"), ("SMEMBERS", "{b}none"))
-    for words in (("RESET",), ("HGETALL", "{b}h"), ("HELLO", "4"), ("HELLO", "x"), ("AUTH", "wrong"), ("HELLO",)):
+    one.ask("RESET")
+    for words in (("HGETALL", "{b}h"), ("HELLO", "4"), ("HELLO", "x"), ("AUTH", "wrong")):
         one.ask(*words)
+    one.ask("HELLO")
 
 
 def pushed_before_its_reply(one: Conversation) -> None:
