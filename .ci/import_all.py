@@ -3,12 +3,14 @@
 import compileall
 import importlib
 import pkgutil
+import re
 import sys
 from pathlib import Path
 
 root = Path(__file__).parents[1]
 sys.path.insert(0, str(root))
-compiled = [compileall.compile_dir(root / name, quiet=1, force=True) for name in ("natproxy", "tests")]
+not_ours = re.compile(r"node_modules")
+compiled = [compileall.compile_dir(root / name, quiet=1, force=True, rx=not_ours) for name in ("natproxy", "tests")]
 package = importlib.import_module("natproxy")
 for module in pkgutil.walk_packages(package.__path__, "natproxy."):
     if not module.name.endswith("__main__"):

@@ -519,10 +519,7 @@ class RedisRewriter:
         return found.pos
 
     def _confirmed(self, word: bytes, confirmation: bytes, *, is_array: bool) -> None:
-        _, colon, number = confirmation.rpartition(b"\r\n:")
-        if not colon:
-            raise NoFrameError
-        count = number_of(number[:-2], MOST_ELEMENTS)
+        count = number_of(confirmation.rpartition(b"\r\n:")[2][:-2], MOST_ELEMENTS)
         of_sort = self._subscriptions.confirmed(word, count, is_array=is_array)
         if self.ahead or not self._specials or self._specials[0].word != word:
             return  # a slot that was moved away took its subscriptions along

@@ -44,11 +44,15 @@ def test_results_that_cannot_be_read_count_as_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_the_relay_is_measured_and_written_down(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "row", "unneeded"),
+    [("relay", "GET, 50 clients", {HAPROXY, "nginx"}), ("rewrite", "cluster: GET, 50 clients", {"memcached"})],
+)
+def test_a_part_is_measured_and_written_down(name: str, row: str, unneeded: set[str], tmp_path: Path) -> None:
     if reason := why_impossible():
         pytest.skip(reason)
     path = tmp_path / "found.json"
-    argv = [sys.executable, "-m", "bench", "relay", "--quick", "--rounds", "1", "--seconds", "0.01"]
+    argv = [sys.executable, "-m", "bench", name, "--quick", "--rounds", "1", "--seconds", "0.01"]
     inside = Namespaces(("bench",))  # its ports are fixed, and may be taken outside
     try:
         enter = ["ip", "netns", "exec", inside.name("bench")]
@@ -58,9 +62,9 @@ def test_the_relay_is_measured_and_written_down(tmp_path: Path) -> None:
     finally:
         inside.close()
     assert done.returncode == 0, done.stderr
-    part = decode(path.read_bytes()).parts["relay"]
+    part = decode(path.read_bytes()).parts[name]
     assert not part.has_failed
-    assert set(part.left_out) <= {HAPROXY, "nginx"}
-    assert all(row.readings[NATPROXY][0].cost > 0 for row in part.rows)
-    assert "| GET, 50 clients |" in done.stdout
+    assert set(part.left_out) <= unneeded
+    assert all(one.readings[NATPROXY][0].cost > 0 for one in part.rows)
+    assert f"| {row} |" in done.stdout
     assert json.loads(path.read_text(encoding="utf-8"))["version"] == 2

@@ -28,9 +28,9 @@ def front(module_natproxy: Natproxies) -> Iterator[Front]:
     """AWS is not asked again for an hour, unless something hints at it."""
     with Cloud() as cloud:
         cloud.replication_group(ONE, mode="cluster-enabled", shards=2, replicas=0)
-        cloud.replication_group(OTHER, mode="cluster-enabled", shards=1, replicas=0)
+        cloud.replication_group(OTHER, mode="cluster-compatible", shards=1, replicas=0)
         cloud.replication_group(BACK, mode="cluster-enabled", shards=1, replicas=0)
-        caches = [{"id": group, "endpoints": ["nodes"]} for group in (ONE, OTHER, BACK)]
+        caches = [{"id": group} for group in (ONE, OTHER, BACK)]
         yield start_front(module_natproxy, cloud, caches=caches, aws={"refresh": "1h"}, workers=2)
 
 
@@ -130,6 +130,15 @@ def test_no_cluster_s_reply_leads_into_another_cluster(front: Front, asked: str,
     for name in (ip, host):
         assert other.ask(*forge("MOVED 1", f"{name}:{port}")).value == TRYAGAIN
         assert other.ask(*forge("ASK 1", f"{name}:{port}")).value == TRYAGAIN
+
+
+@pytest.mark.parametrize("name", [f"{OTHER}-0001-001/0001", f"{OTHER}:primary", f"{OTHER}:configuration"])
+def test_every_port_of_a_cluster_leads_to_its_nodes_own_ports(front: Front, name: str) -> None:
+    member = f"{OTHER}-0001-001"
+    (ip, port), public = front.cloud.where(member), front.node_port(member)
+    talk = front.dial(front.port(name))
+    assert listed_ports(talk.ask("CLUSTER", "SLOTS").value) == {public}
+    assert talk.ask(*forge("REDIRECT", f"{ip}:{port}")).value == Fault(f"REDIRECT {front.ip}:{public}")
 
 
 def test_what_merely_looks_like_a_redirection_goes_on_as_it_is(front: Front) -> None:

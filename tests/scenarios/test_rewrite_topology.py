@@ -98,6 +98,18 @@ def test_what_comes_byte_by_byte_is_rewritten_as_well(fronts: dict[Side, Front])
         )
 
 
+@every_way
+@both_protocols
+def test_role_and_info_name_the_same_ports(front: Front, group: str, protocol: int) -> None:
+    primary, replica = (front.node_port(f"{group}-0002-00{number}") for number in (1, 2))
+    of_primary, of_replica = front.dial(primary, protocol), front.dial(replica, protocol)
+    ((ip, port, _),) = of_primary.ask("ROLE").value[2]
+    assert (ip, int(port)) == (front.ip, replica)
+    assert of_replica.ask("ROLE").value[1:3] == [front.ip, primary]
+    assert f"slave0:ip={front.ip},port={replica}," in of_primary.ask("INFO", "replication").value
+    assert f"master_host:{front.ip}\r\nmaster_port:{primary}\r\n" in of_replica.ask("INFO").value
+
+
 # Redirections.
 
 
@@ -198,18 +210,29 @@ def test_what_was_rewritten_is_counted_by_its_kind(fronts: dict[Side, Front]) ->
         )
 
 
-def test_a_node_whose_port_is_open_is_told_of(clusters: Cloud, natproxy: Natproxies) -> None:
+def test_a_node_whose_port_is_open_is_told_of_at_the_first_start_and_at_one_with_nobody_to_ask(
+    clusters: Cloud, natproxy: Natproxies
+) -> None:
     daemon = natproxy.prepare(clusters, caches=[{"id": CLEAR}]).start()
 
     def open_ports() -> set[object]:
         return {route.port for route in daemon.routes().values() if route.state == "open" and route.kind == "node"}
 
-    def are_told() -> bool:
+    def all_are_told() -> bool:
         ports = open_ports()
         rows = dial(daemon.ip, FIRST_PORT).ask("CLUSTER", "SLOTS").value if FIRST_PORT in ports else []
         told = {node[1] for row in rows for node in row[2:]}
         assert told >= ports, "for a moment, while natproxy hears of the cluster"
         return len(told) == len(clusters.world.group(CLEAR).members)
 
-    while not are_told():
+    while not all_are_told():
         pass
+    assert daemon.stop() == 0
+    clusters.aws.go_down()
+    clusters.dns.fail("*", "silent")
+    try:
+        daemon.start()
+        assert all_are_told()
+    finally:
+        clusters.dns.heal()
+        clusters.aws.go_up()

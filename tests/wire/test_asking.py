@@ -65,12 +65,13 @@ ASKED: dict[str, tuple[bytes, list[int | Awaited]]] = {
     "an empty name": (command("") + command("", "INFO") + command("CLUSTER", ""), [3]),
     "a subcommand that is missing": (command("CLUSTER") + command("CLIENT") + command("INFO"), [2, INFO]),
     "blank lines": (b"\r\n\n\n\r\n*0\r\n*-1\r\n*0\r\n" * 3 + command("INFO") + b"\n*0\r\n", [INFO]),
+    "what looks like an array behind a carriage return": (b"\n\r*1\r\n" + command("INFO"), [1, INFO]),
     "inline": (b"GET a\r\nPING\n  cluster   SLOTS\r\nInfo\tall\n\tGET a\n", [2, SLOTS, INFO, 1]),
     "inline with quotes": (b"SET a \"x y\" 'z'\nCLUSTER SLOTS 'x'\nINFO \"all\"\nGET \"a\"\n", [1, SLOTS, INFO, 1]),
     "inline with the names of others": (b"INFOX\nCLUSTERS SLOTS\nXMULTI\nMULTIX\nGET INFO\nMULTI\n", [5, MULTI]),
     "inline, to subscribe": (b"SUBSCRIBE a b\r\nUNSUBSCRIBE\n", [subscribe(2), subscribe(0, b"unsubscribe")]),
     "inline in turns": (b"PING\r\n" + command("PING") + b"MULTI\r\n" + command("EXEC") + b"x\n", [2, MULTI, EXEC, 1]),
-    "as many arguments as there may be": (b"*%d\r\n" % MOST_ARGUMENTS + bulk(b"MSET") + bulk(b"x") * 5, [1]),
+    "as many arguments as there may be": (b"*%d\r\n" % (2**31 - 1) + bulk(b"MSET") + bulk(b"x") * 5, [1]),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 from natproxy.wire.lazy import FEW, GUESSES, LazyRedisRewriter
 from natproxy.wire.redis import RedisRewriter
 from natproxy.wire.rewriter import Hint, Reply
-from tests.wire.talk import EVERYWHERE, INFO, ROLE, Notes, Said, answer, ask, command, same, talk, topology, view
+from tests.wire.talk import EVERYWHERE, INFO, ROLE, Notes, Said, answer, ask, bulk, command, same, talk, topology, view
 
 ASKED_INFO = topology(command("INFO", "replication"), Reply.INFO, INFO)
 PINGED = same(command("PING"), b"+PONG\r\n")
@@ -76,6 +76,7 @@ def test_a_sleeper_that_was_woken_holds_nothing_back(piece: bytes) -> None:
     assert answer(rewriter, piece) == piece
     assert answer(rewriter, b"tail\r\n" + INFO) == b"tail\r\n" + INFO
     assert not notes.fallbacks
+    assert rewriter.reply_opaque > 1 << 60
 
 
 def test_a_sleeper_notices_that_its_node_is_no_primary_any_more() -> None:
@@ -167,3 +168,32 @@ def test_a_value_that_is_under_way_when_it_falls_asleep_is_no_question() -> None
     assert rewriter.is_one_request(PINGED.request) is not None
     assert answer(rewriter, ROLE) == ROLE, "it was not woken"
     assert len(notes.replies) == 1
+
+
+def test_a_question_whose_answer_names_nobody_leads_nobody_astray() -> None:
+    """It is not known again, and what is found instead answers another one: that makes nothing sure."""
+    rewriter, notes = asleep()
+    nameless = same(command("INFO", "server"), bulk(b"# Server\r\nredis_version:7.0.15\r\n"))
+    for one in (
+        nameless,
+        ASKED_INFO,
+        *[PINGED] * 5,
+        ASKED_INFO,
+        *[PINGED] * (GUESSES + 5),
+        ASKED_INFO,
+        nameless,
+        ASKED_INFO,
+    ):
+        ask(rewriter, one.request)
+        assert answer(rewriter, one.reply) == one.expected
+    assert notes.replies == [Reply.INFO] * 4
+    assert not notes.fallbacks
+
+
+def test_several_questions_at_once_are_all_answered() -> None:
+    rewriter, notes = asleep()
+    for _ in range(3):
+        ask(rewriter, ASKED_INFO.request + PINGED.request + ASKED_INFO.request)
+        answered = INFO + PINGED.reply + INFO
+        assert answer(rewriter, answered) == ASKED_INFO.expected + PINGED.reply + ASKED_INFO.expected
+    assert not notes.fallbacks

@@ -424,6 +424,17 @@ def test_what_is_whole_is_never_held_back(whole: bytes, is_subscribed: bool) -> 
         assert answer(rewriter, whole) == whole
 
 
+@pytest.mark.parametrize("garbage", [b"\x4a\x00\x00\x00\x0a8.0.36\x00", b"SSH-2.0", b"x", b"$" + b"1" * 32])
+@pytest.mark.parametrize("asked", [b"", command("GET", "x")])
+def test_what_can_be_no_reply_passes_at_once(asked: bytes, garbage: bytes) -> None:
+    """Who waits for it may have nothing to say until then."""
+    notes = Notes()
+    rewriter = RedisRewriter(view, notes)
+    ask(rewriter, asked)
+    assert answer(rewriter, garbage) == garbage
+    assert notes.fallbacks == [Fallback.ANSWER]
+
+
 @pytest.mark.parametrize("is_split", [True, False])
 def test_what_is_queued_in_a_transaction_is_not_kept_without_end(is_split: bool) -> None:
     notes = Notes()

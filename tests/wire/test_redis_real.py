@@ -52,6 +52,7 @@ LINES = [
     b"cluster\tslots\n",
     b"*0\r\n*-1\r\n*0\r\n",
     b"$3\r\nSET\r\n",
+    b"\n\r*1\r\n",
     b"cluster|slots\n",
     b"DISCARD\nEXEC\nMULTI x\n",
     b"ECHO " + b"x" * 60_000 + b"\n",
