@@ -28,8 +28,10 @@ CLEAR, TLS = "clu", "tlu"
 PUBLIC_IP = "203.0.113.73"
 STATIC_PORTS = {"clu-0001-001": 25501, "clu-0002-001": 25502, "clu-0003-001": 25503}
 PLAIN_PORT, UNREADABLE_PORT = 25504, 25505
-VOLATILE = re.compile(
-    rb"(replication-offset\r\n:|master_repl_offset:|repl_offset:|offset=)\d+|lag=\d+| \d+ \d{13} |_seconds_ago:\d+"
+VOLATILE = (
+    (re.compile(rb"(replication-offset\r\n:|master_repl_offset:|repl_offset:|offset=)\d+"), rb"\1"),
+    (re.compile(rb"lag=\d+| \d+ \d{13} |_seconds_ago:\d+"), b""),
+    (re.compile(rb"(\$\d+\r\n\d+\r\n)\$\d+\r\n\d+\r\n|(\$6\r\nmaster\r\n):\d+"), rb"\1\2"),
 )
 """What a node answers otherwise each time."""
 
@@ -151,7 +153,14 @@ def asked_of_all(cloud: Cloud, talk: RespTalk) -> list[bytes]:
     key, _ = key_in(cloud, CLEAR, "0002")
     asked = [topology_words(cloud, CLEAR, name) for name in TOPOLOGY]
     asked += [("ROLE",), ("INFO", "replication"), ("GET", key)]
-    return [VOLATILE.sub(b"", talk.ask(*words).raw) for words in asked]
+    return [steady(talk.ask(*words).raw) for words in asked]
+
+
+def steady(raw: bytes) -> bytes:
+    """Return it without how far nodes have come, and when they were last heard of."""
+    for pattern, instead in VOLATILE:
+        raw = pattern.sub(instead, raw)
+    return raw
 
 
 @both_protocols
