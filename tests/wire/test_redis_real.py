@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import socket
 from collections.abc import Iterator
 
 import pytest
 
+from natproxy.wire.redis import RedisRewriter
 from natproxy.wire.rewriter import Fallback
 from tests.standins.caches import redis_program
-from tests.wire.realredis import TRIGGERS, Frame, Judge, Server, judged, read_frames, servers
-from tests.wire.talk import SLOTS, array, bulk, command
+from tests.wire.realredis import PORT, SECONDS, TRIGGERS, Frame, Handed, Judge, Server, judged, read_frames, servers
+from tests.wire.talk import SLOTS, Notes, array, bulk, command
 
 pytestmark = pytest.mark.skipif(redis_program() is None, reason="redis-server is not installed")
 
@@ -71,6 +75,35 @@ def test_lines_are_read_as_servers_read_them(found: list[Server]) -> None:
 def test_a_command_of_more_than_a_million_words(found: list[Server]) -> None:
     """Servers before 7.0 took no more."""
     judged(found[0], 1, parts=[command("DEL", *[b"gone"] * ((1 << 20) + 5)), command("MSET", *[b"k", b"\r\n"] * 5000)])
+
+
+@pytest.mark.parametrize(
+    ("last", "reasons"),
+    [
+        (command("QUIT") + command("PING"), []),
+        (b"quit\r\nCLUSTER SLOTS\r\n", []),
+        (b"*x\r\n", [Fallback.REQUEST]),
+        (b"*1\r\n$-7\r\n", [Fallback.REQUEST]),
+        (b"PING 'x\r\n", []),
+        (b"POST / HTTP/1.1\r\nHost: x\r\n", []),
+    ],
+)
+def test_what_comes_before_the_server_hangs_up(found: list[Server], last: bytes, reasons: list[Fallback]) -> None:
+    for server in found[1:3]:
+        notes = Notes()
+        handed = Handed(random.Random(1), RedisRewriter(server.view, notes))
+        with socket.create_connection((server.address, PORT), SECONDS) as sock:
+            for asked in (command("ROLE") + command("CLUSTER", "SLOTS") + command("GET", "b"), last):
+                handed.ask(asked)
+                sock.sendall(asked)
+                handed.answer(sock.recv(1 << 18))
+            with contextlib.suppress(ConnectionResetError):
+                while came := sock.recv(1 << 18):
+                    handed.answer(came)
+        judge = Judge(server)
+        judge.compare(bytes(handed.came), bytes(handed.told) + handed.rewriter.rest())
+        assert judge.changed >= 1
+        assert notes.fallbacks == reasons
 
 
 # The judge itself.

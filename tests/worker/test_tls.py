@@ -615,6 +615,7 @@ def test_a_node_that_does_not_shake_hands_is_told(running: Running, node: socket
         if how == "EOF":
             inside.close()
         elif how == "reset":
+            assert inside.recv(1)  # else the dial itself may find it
             reset(inside)
         elif how == "clear text":
             inside.sendall(b"-ERR wrong number of arguments\r\n")
