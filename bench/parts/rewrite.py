@@ -220,6 +220,7 @@ def config(cloud: Cloud) -> str:
         "listen": {"address": ["127.0.0.1", *ADDRESSES[NODES.name, UNREAD]]},
         "resolver": cloud.resolver,
         "caches": caches,
+        "aws": {"refresh": "10m"},
         "admin": {"port": ADMIN_PORT},
         "state_dir": "{state_dir}",
         "log": {"level": "warning"},
@@ -255,7 +256,7 @@ def _cluster(addresses: Sequence[str], announced: int | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _discovered_ways(cloud: Cloud, how: How) -> Iterator[Doors]:
     with Daemon(config(cloud), cloud.environ, pin=PROXY_CORE, python=how.python) as daemon:
-        account = Account(tuple(daemon.pids()))
+        account = Account(tuple(daemon.pids()[1:]))  # one controller for both: its own work, now and then, is neither's
         ways: Doors = {NATPROXY: {}, UNREAD: {}}
         for (door, who), first in PORTS.items():
             ways[who][door] = Open(first + (door == GROUP.name), account)

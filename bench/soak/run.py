@@ -18,7 +18,7 @@ from bench.rounds import tell
 from bench.soak.ledger import Ledger
 from bench.soak.orders import Order, encode, told_of
 from bench.soak.stage import CHANGES, Stage, staged
-from bench.soak.verdict import Line, Seen, judge
+from bench.soak.verdict import Line, Seen, counted, judge
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("visitors", "strangers")
@@ -65,6 +65,8 @@ def soak(course: Course) -> list[Line]:
         seen.fallbacks = stage.counted("natproxy_rewrite_fallbacks_total", "reason")
         seen.rewritten = stage.counted("natproxy_replies_rewritten_total", "reply")
         seen.failures = stage.failures()
+    tell(f"  came and went: {counted(seen.told.visits)}")
+    tell(f"  failed while nodes changed: {counted(seen.told.errors)}")
     return judge(seen)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from bench.soak.orders import Told
@@ -62,7 +62,7 @@ def judge(seen: Seen) -> list[Line]:
         _none("replies with a node's own address", told.leaked),
         _none(f"of {seen.connections:,} connections, open with all clients gone", seen.left_open),
         *_growth(seen.memory),
-        _none(f"connections read no further ({_counted(seen.fallbacks)}), not provoked", list(unprovoked(seen))),
+        _none(f"connections read no further ({counted(seen.fallbacks)}), not provoked", list(unprovoked(seen))),
         _none("errors in natproxy's log, ends by its own fault", seen.failures),
         _none("client programs that failed", seen.broken),
         _some("changes of nodes", seen.changes),
@@ -83,7 +83,7 @@ def _none(what: str, found: list[str]) -> Line:
 
 
 def _some(what: str, found: Counter[str]) -> Line:
-    return Line(what, _counted(found), "some", bool(found.total()))
+    return Line(what, counted(found), "some", bool(found.total()))
 
 
 def _growth(memory: dict[str, tuple[int, int]]) -> Iterator[Line]:
@@ -93,7 +93,8 @@ def _growth(memory: dict[str, tuple[int, int]]) -> Iterator[Line]:
         yield Line(f"growth of the {name}'s memory", found, f"{most / 1e6:.0f} MB", grown <= most)
 
 
-def _counted(found: Counter[str]) -> str:
+def counted(found: Mapping[str, int]) -> str:
+    """Return all with their numbers."""
     return ", ".join(f"{name} {count:,}" for name, count in sorted(found.items())) or "none"
 
 

@@ -23,13 +23,26 @@ _no_question = re.compile(rb"(?!\*[1-9]\r\n\$4\r\n(?i:ROLE|INFO)\r\n)").match
 _no_refusal = re.compile(rb"(?!-READONLY)").match
 
 
+class _First:
+    """``is_one_request`` for the first few commands, which it counts. It knows no rewriter: the two would be a ring."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = FEW
+
+    def __call__(self, data: Bytes) -> object | None:
+        self.left -= 1
+        return frames.is_one_request(data) if self.left >= 0 else None
+
+
 class LazyRedisRewriter(RedisRewriter):
     """See rewriter.Rewriter."""
 
-    __slots__ = ("_few", "_guesses", "_is_asleep")
+    __slots__ = ("_first", "_guesses", "_is_asleep")
 
     def __init__(self, view: ViewNow, witness: Witness) -> None:
-        self._few = FEW
+        self._first = _First()
         self._guesses = 0
         """Replies that may yet belong to commands from before it was woken."""
         self._is_asleep = False
@@ -37,8 +50,7 @@ class LazyRedisRewriter(RedisRewriter):
 
     def requests(self, data: Bytes) -> None:
         """Look at what the client sends."""
-        self._few -= 1
-        if self._few < 0 and not self._is_asleep and self._is_quiet():
+        if self._first.left < 0 and not self._is_asleep and self._is_quiet():
             self._sleep()
         if self._is_asleep and not self._asks(data):
             return
@@ -79,7 +91,8 @@ class LazyRedisRewriter(RedisRewriter):
 
     def _settle_requests(self) -> None:
         super()._settle_requests()
-        self.is_one_request = never  # the first few commands are counted
+        if self.is_one_request is frames.is_one_request:
+            self.is_one_request = self._first
 
     def _sleep(self) -> None:
         self._be_blind()
@@ -88,9 +101,9 @@ class LazyRedisRewriter(RedisRewriter):
         self.is_one_reply = _no_refusal
 
     def _wake(self) -> None:
+        self._first, self._guesses = _First(), GUESSES
         self._begin_anew()
         self._is_asleep = self._is_sure = False
-        self._few, self._guesses = FEW, GUESSES
 
     def _fall_back(self, reason: Fallback) -> None:
         if self._is_sure:

@@ -43,6 +43,11 @@ def stand_in(script: str) -> tuple[str, ...]:
 
 IGNORES_ALL = stand_in("while True: signal.pause()")
 DIES_WITH_LAST_WORDS = stand_in("""
+import select
+heard = []
+while not any(isinstance(message, messages.Book) for message, _ in heard):
+    select.select([sock], [], [])
+    heard += channel.receive()
 for port in range(100):
     channel.send(messages.DialFailed(port, "node-refused", "x" * 50))
 os._exit(7)
@@ -358,6 +363,7 @@ async def test_a_successor_refuses_on_a_draining_port() -> None:
 
 async def test_last_words_are_heard_and_the_end_is_told_as_it_was() -> None:
     async with staged(1, DIES_WITH_LAST_WORDS) as stage:
+        stage.workers.set_book(messages.Book("die", (), "", "", 1))  # not before it counts as started
         for expected in range(100):
             number, message = await asyncio.wait_for(stage.heard.get(), 20)
             assert isinstance(message, messages.DialFailed)
