@@ -93,19 +93,19 @@ large_request = re.compile(
 """Not None: a plain command begins whose last argument is not small; the group is its length."""
 large_reply = re.compile(rb"\$([0-9]{3,12})\r\n").match
 """Not None: a bulk string begins that is not small; the group is its length."""
-bulks = re.compile(rb"(?:%b)*+" % _BULK).match
+bulks = re.compile(rb"(?:%b)*" % _BULK).match
 """As many small bulk strings as there are; each has two line feeds."""
-lines = re.compile(rb"(?:%b)*+" % _LINE).match
+lines = re.compile(rb"(?:%b)*" % _LINE).match
 """As many plain one-line replies or elements as there are."""
 requests_by_head = {
-    b"*%d\r\n" % (count + 1): (re.compile(rb"(?:\*%b)*+" % _commands(count)).match, 2 * count + 3) for count in range(4)
+    b"*%d\r\n" % (count + 1): (re.compile(rb"(?:\*%b)*" % _commands(count)).match, 2 * count + 3) for count in range(4)
 }
 """How a command begins -> as many plain commands of that many arguments as there are, and the line feeds of each."""
 inlines = re.compile(
-    rb"(?:(?!(?i:%b)[\s\x00])[^\s\x00*\"'][^\s\x00\"']*+(?=\s)[^\n]*+\n)*+" % b"|".join(_NOT_PLAIN.values())
+    rb"(?:(?!(?i:%b)[\s\x00])[^\s\x00*\"'][^\s\x00\"']*+(?=\s)[^\n]*+\n)*" % b"|".join(_NOT_PLAIN.values())
 ).match
 """As many plain commands without lengths as there are: lines, of which the first word has no quotes."""
-nothing = re.compile(rb"(?:\r?\n|\*0\r\n)*+").match
+nothing = re.compile(rb"(?:\r?\n|\*0\r\n)*").match
 """As much as there is of what Redis takes no notice of."""
 
 _OF_ONE_LINE = b"+-(,"

@@ -35,7 +35,7 @@ MANY = 1 << 29
 _REDIRECTIONS = (b"-MOVED ", b"-ASK ", b"-REDIRECT ")
 
 _QUEUED = b"+QUEUED\r\n"
-_queued = re.compile(rb"(?:%b)*+" % re.escape(_QUEUED)).match
+_queued = re.compile(rb"(?:%b)*" % re.escape(_QUEUED)).match
 
 
 def never(_: Bytes) -> object | None:
