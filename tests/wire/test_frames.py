@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -354,3 +360,32 @@ def test_expressions_do_not_look_back() -> None:
         ):
             expression(data)
     assert time.process_time() - started < SECONDS  # fmt: skip
+
+
+# Before 3.11.5 a possessive group may end in the midst of what does not match (gh-106052), and Debian 12 has 3.11.2.
+POSSESSIVE_GROUP = re.compile(r"\)(?:[*+?]|\{[^}]*\})\+|\(\?>")
+RUNS = """
+from natproxy.wire import frames
+get, ask = b"*2\\r\\n$3\\r\\nGET\\r\\n$2\\r\\nkk\\r\\n", b"*2\\r\\n$7\\r\\nCLUSTER\\r\\n$5\\r\\nNODES\\r\\n"
+run, _ = frames.requests_by_head[get[:4]]
+assert run(get + ask, 0).end() == len(get)
+assert run(ask, 0).end() == 0
+assert frames.lines(b"+OK\\r\\n-MOVED 1 a:1\\r\\n", 0).end() == 5
+assert frames.bulks(b"$1\\r\\na\\r\\n$12\\r\\nabc", 0).end() == 7
+assert frames.inlines(b"GET x\\nROLE\\n", 0).end() == 6
+assert frames.nothing(b"\\r\\n*0\\r\\n*0\\r", 0).end() == 6
+"""
+PYTHONS = sorted({sys.executable, *(found for name in ("/usr/bin/python3",) if (found := shutil.which(name)))})
+
+
+def test_no_expression_has_a_possessive_group() -> None:
+    sources = (path for path in Path(frames.__file__).parents[1].rglob("*.py"))
+    assert [str(path) for path in sources if POSSESSIVE_GROUP.search(path.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_a_run_ends_before_what_breaks_it_with_every_python_here(python: str) -> None:
+    root = Path(frames.__file__).parents[2]
+    script = "import sys\nif sys.version_info >= (3, 11):\n" + textwrap.indent(RUNS, "    ")
+    done = subprocess.run([python, "-c", script], cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
