@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 
 from natproxy.wire import frames
-from natproxy.wire.redis import RedisRewriter, never
-from natproxy.wire.rewriter import Bytes, Fallback, Hint, ViewNow, Witness
+from natproxy.wire.redis import RedisRewriter
+from natproxy.wire.rewriter import Bytes, Fallback, Hint, ViewNow, Witness, never
 
 FEW = 64
 """Commands after which it falls asleep."""

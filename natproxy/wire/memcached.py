@@ -20,27 +20,17 @@ from collections.abc import Callable
 
 from natproxy.wire.config_cluster import tell
 from natproxy.wire.memcached_frames import BINARY, Frame, Framing, Kind, framing_for, line_end
-from natproxy.wire.rewriter import Bytes, Fallback, Hint, Reply, ViewNow, Witness
+from natproxy.wire.rewriter import FAR, Bytes, Fallback, Hint, Reply, ViewNow, Witness, always, never
 
 MOST_NODE_LIST_BYTES = 256 * 1024
 """A longer node list goes on untouched: the longest that AWS allows, 300 nodes, has 40 KiB."""
-_FAR = 1 << 62
-"""More bytes, or replies, than a connection sees."""
-
-
-def _never(_: Bytes) -> object | None:
-    return None
-
-
-def _always(_: Bytes) -> object | None:
-    return True
 
 
 def _all_that_comes(_: Bytes, __: int) -> Frame:
-    return Kind.PLAIN, _FAR
+    return Kind.PLAIN, FAR
 
 
-_UNREAD = BINARY._replace(is_one_reply=_always, next_frame=_all_that_comes)
+_UNREAD = BINARY._replace(is_one_reply=always, next_frame=_all_that_comes)
 """The framing of a connection that has fallen back: one frame without an end."""
 
 
@@ -61,15 +51,16 @@ class MemcachedRewriter:
         "request_opaque",
     )
 
+    reads_requests = False
     is_one_request: Callable[[Bytes], object | None]
     is_one_reply: Callable[[Bytes], object | None]
 
     def __init__(self, view: ViewNow, witness: Witness) -> None:
         self._view = view
         self._witness = witness
-        self.ahead = self.request_opaque = _FAR
+        self.ahead = self.request_opaque = FAR
         self.reply_opaque = 0
-        self.is_one_request, self.is_one_reply = _always, _never
+        self.is_one_request, self.is_one_reply = always, never
         self._framing: Framing | None = None
         """Not known before the first reply."""
         self._held = bytearray()
@@ -155,9 +146,9 @@ class MemcachedRewriter:
         """Choose what holds until more comes; ``beyond``: so far the value that has begun goes on."""
         self.reply_opaque = max(beyond, 0)
         if self._framing is _UNREAD:
-            self.is_one_reply = _always
+            self.is_one_reply = always
         elif self._framing is not None:
-            self.is_one_reply = self._framing.is_one_reply if is_between else _never
+            self.is_one_reply = self._framing.is_one_reply if is_between else never
 
     def _hold(self, begun: Bytes, wanted: int) -> None:
         self._held += begun

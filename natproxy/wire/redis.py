@@ -22,30 +22,28 @@ from natproxy.wire import frames
 from natproxy.wire.asking import Requests, UnreadableError
 from natproxy.wire.commands import CONFIRMATIONS, MESSAGES, Awaited, How
 from natproxy.wire.frames import LONGEST_LINE, MOST_ELEMENTS, NoFrameError, check_beginning, number_of, skip_frames
-from natproxy.wire.rewriter import MOST_HELD_BYTES, Bytes, Fallback, Hint, Reply, ViewNow, Witness
+from natproxy.wire.rewriter import (
+    FAR,
+    MANY,
+    MOST_HELD_BYTES,
+    Bytes,
+    Fallback,
+    Hint,
+    Reply,
+    ViewNow,
+    Witness,
+    always,
+    never,
+)
 from natproxy.wire.subscriptions import Subscriptions, first_word
 from natproxy.wire.topology import redirect, rewrite
 
 MOST_SPECIAL = 4096
 """Special commands that may wait for their replies, and that may be queued in a transaction."""
-FAR = 1 << 62
-"""The bytes that may pass unseen where nobody reads along."""
-MANY = 1 << 29
-"""The plain replies awaited there: as many as Python still adds up at no cost."""
 _REDIRECTIONS = (b"-MOVED ", b"-ASK ", b"-REDIRECT ")
 
 _QUEUED = b"+QUEUED\r\n"
 _queued = re.compile(rb"(?:%b)*" % re.escape(_QUEUED)).match
-
-
-def never(_: Bytes) -> object | None:
-    """A shortcut that is closed."""
-    return None
-
-
-def always(_: Bytes) -> object | None:
-    """A shortcut for all."""
-    return True
 
 
 class RedisRewriter:
@@ -78,6 +76,7 @@ class RedisRewriter:
         "is_one_request",
     )
 
+    reads_requests = True
     is_one_request: Callable[[Bytes], object | None]
     is_one_reply: Callable[[Bytes], object | None]
 

@@ -29,7 +29,22 @@ MOST_HELD_BYTES = 16 * 1024 * 1024
 CLUSTER SLOTS where no two neighbouring slots are on the same node, each with three replicas, is about 9 MB.
 """
 
+FAR = 1 << 62
+"""The bytes that may pass unseen where nobody reads along."""
+MANY = 1 << 29
+"""The plain replies awaited there: as many as Python still adds up at no cost."""
+
 Bytes = bytes | memoryview
+
+
+def never(_: Bytes) -> object | None:
+    """A shortcut that is closed."""
+    return None
+
+
+def always(_: Bytes) -> object | None:
+    """A shortcut for all."""
+    return True
 
 
 class Reply(StrEnum):
@@ -101,6 +116,8 @@ class Witness(Protocol):
 class Rewriter(Protocol):
     """Reads along with one connection."""
 
+    reads_requests: bool
+    """False where what the client sends need not be handed over at all: replies tell by themselves what they are."""
     ahead: int
     """Plain requests that are not answered yet (and stand before anything special)."""
     is_one_request: Callable[[Bytes], object | None]

@@ -56,11 +56,13 @@ class Relay:
         self.loop = loop
         self.client: Leg
         self.node: Leg
-        if rewriter is None:
+        if rewriter is None or not rewriter.reads_requests:
             self.client = Leg(self, client) if client_tls is None else TlsLeg(self, client, client_tls)
-            self.node = Leg(self, node) if node_tls is None else TlsLeg(self, node, node_tls)
         else:
             self.client = _asking_leg(self, client, client_tls, rewriter)
+        if rewriter is None:
+            self.node = Leg(self, node) if node_tls is None else TlsLeg(self, node, node_tls)
+        else:
             self.node = _answering_leg(self, node, node_tls, rewriter)
         self.client.peer = self.node
         self.node.peer = self.client
