@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.scenarios.daemon import OwnAddress
 from tests.scenarios.waiting import PATIENCE_SECONDS
@@ -32,12 +32,21 @@ def closing_all() -> Iterator[None]:
         talk.close()
 
 
+def _logged_as(sock: socket.socket) -> dict[str, Any]:
+    names: dict[str, Any] = {"client": "{}:{}".format(*sock.getsockname()[:2])}
+    with contextlib.suppress(OSError):  # reset already
+        names["port"] = sock.getpeername()[1]
+    return names
+
+
 class Talk:
     """One end of a connection."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.sock.settimeout(PATIENCE_SECONDS)
+        self.logged_as = _logged_as(sock)
+        """How the log names a client's connection: at two ports, two may have one address, at the same time even."""
         _open.add(self)
 
     def __enter__(self) -> Self:

@@ -45,7 +45,6 @@ def test_both_directions_at_once_and_who_has_said_its_last_byte_hears_the_other_
 ) -> None:
     since = len(tidy_house.daemon.log)
     link = tidy_house.link(way, version)
-    where = link[0].sock.getsockname()
     one, other = ends_of(link, first)
     all_at_once = [
         background(one.say_last, *pieces(AT_ONCE_BYTES, seed=1)),
@@ -58,7 +57,7 @@ def test_both_directions_at_once_and_who_has_said_its_last_byte_hears_the_other_
     afterwards = background(other.say_last, *pieces(AFTERWARDS_BYTES, seed=3))
     assert one.hear_to_the_end() == AT_ONCE_BYTES + AFTERWARDS_BYTES
     afterwards.result()
-    line = tidy_house.ended(where, since=since)
+    line = tidy_house.ended(link[0], since=since)
     assert line["outcome"] == f"{first}-closed"
     if way != "passthrough":  # there it counts records
         said = {first: one.said, SIDES[first == "client"]: other.said}

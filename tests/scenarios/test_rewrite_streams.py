@@ -12,7 +12,6 @@ import pytest
 
 from tests.scenarios.conftest import Natproxies
 from tests.scenarios.daemon import wait_for_end
-from tests.scenarios.peers import Talk
 from tests.scenarios.resptalk import RespTalk, Word, command
 from tests.scenarios.rewriting import Front, Side, direct, plain_slots, start_front, told_slots
 from tests.scenarios.waiting import eventually
@@ -325,23 +324,18 @@ def as_told(front: Front, raws: list[bytes]) -> list[bytes]:
     return raws
 
 
-def own_address(talk: Talk) -> str:
-    return "{}:{}".format(*talk.sock.getsockname())
-
-
 @ways
 def test_what_comes_back_is_what_the_node_says(fronts: dict[Side, Front], side: Side, cache: str, name: str) -> None:
     scenario, front, member = SCENARIOS[name], fronts[side], NODES[cache]
     where = front.cloud.where(member)
     expected = as_told(front, heard(scenario, direct(front.cloud, member), where))
     talk, logged = front.dial(front.node_port(member)), len(front.daemon.log)
-    client = own_address(talk.talk)
     assert heard(scenario, talk, where) == expected
     if not scenario.is_over and scenario.unread is None and cache == CLUSTER:
         said = direct(front.cloud, member).ask("CLUSTER", "SLOTS").value
         assert plain_slots(talk.ask("CLUSTER", "SLOTS").value) == told_slots(front.shown(cache), said), "it is in step"
     talk.talk.close()
-    line = front.daemon.wait_for_log("connection ended", since=logged, client=client)
+    line = front.daemon.wait_for_log("connection ended", since=logged, **talk.talk.logged_as)
     assert line.get("unread") == scenario.unread
 
 
@@ -365,14 +359,13 @@ def test_connections_read_along_with_or_no_longer_are_counted_and_drained_as_all
     assert daemon.metric("natproxy_connections_total", **labels) == opened + 3
     for reason, before in fallbacks.items():
         daemon.wait_for_metric(before + 1, FALLBACKS, reason=reason, **labels)
-    clients = [own_address(talk.talk) for talk in talks]
     caches = daemon.config["caches"]
     daemon.config["caches"] = [{"id": GROUP}]
     daemon.reload()
     try:
         assert talks[0].ask("PING").value == "PONG", "it may live on for a while"
         assert [talk.talk.ended() for talk in talks] == ["eof"] * 3
-        lines = [daemon.wait_for_log("connection ended", since=logged, client=client) for client in clients]
+        lines = [daemon.wait_for_log("connection ended", since=logged, **talk.talk.logged_as) for talk in talks]
         assert [line["outcome"] for line in lines] == ["route-removed"] * 3
         assert [line.get("unread") for line in lines] == [None, "monitor", "reply-off"]
         daemon.wait_until_gone(f"{member}/0001")

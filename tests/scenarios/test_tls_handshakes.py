@@ -78,8 +78,7 @@ def test_clients_that_say_too_little_end_at_the_deadline(daemon: Daemon) -> None
         talk.say(said)
     for talk in talks:
         assert talk.ended() in ("eof", "reset")
-        where = "{}:{}".format(*talk.sock.getsockname()[:2])
-        line = daemon.wait_for_log("connection ended", since=since, port=TLS_PORT, client=where)
+        line = daemon.wait_for_log("connection ended", since=since, **talk.logged_as)
         assert (line["outcome"], line["detail"].partition(":")[0]) == ("client-handshake", "timeout")
     eventually(lambda: failed(daemon, "timeout") == before + len(talks), "they are counted")
 
@@ -140,10 +139,9 @@ def answer_to(daemon: Daemon, said: bytes, reason: str) -> bytes:
     """Return what a client hears that says this; the log gives the reason."""
     since = len(daemon.log)
     with connect(daemon.ip, TLS_PORT) as talk:
-        where = "{}:{}".format(*talk.sock.getsockname()[:2])
         talk.say(said)
         heard = talk.hear_all_or_reset()
-    line = daemon.wait_for_log("connection ended", since=since, port=TLS_PORT, client=where)
+    line = daemon.wait_for_log("connection ended", since=since, **talk.logged_as)
     assert line["outcome"] == "client-handshake"
     assert line["detail"].startswith(f"{reason}: "), line
     return heard

@@ -97,10 +97,9 @@ class House:
             accepting = pool.submit(self.node(way).accept)
             return self.client(way, leads, version), accepting.result()
 
-    def ended(self, client: tuple[str, int], *, since: int) -> Line:
-        """Wait for what the log says of the client at that address; another one had it perhaps, before ``since``."""
-        where = "{}:{}".format(*client)
-        return self.daemon.wait_for_log("connection ended", since=since, client=where)
+    def ended(self, client: Talk, *, since: int) -> Line:
+        """Wait for what the log says of that client's end; another one had its address perhaps, before ``since``."""
+        return self.daemon.wait_for_log("connection ended", since=since, **client.logged_as)
 
     def wait_until_left(self) -> None:
         """Wait until the daemon's processes hold no descriptor more than before there was any connection.
@@ -139,11 +138,11 @@ class Outcomes:
     def __init__(self, house: House) -> None:
         self._house = house
         self._since = len(house.daemon.log)
-        self._expected: dict[tuple[str, int], str] = {}
+        self._expected: dict[Talk, str] = {}
 
     def expect(self, client: Talk, outcome: str) -> None:
         """Expect it of a client's connection, which lives now."""
-        self._expected[client.sock.getsockname()] = outcome
+        self._expected[client] = outcome
 
     def check(self) -> None:
         """Wait for all that is expected."""
