@@ -39,6 +39,8 @@ class Asks(Protocol):
 class RedisReader:
     """Reads the counter: from a replica, say."""
 
+    redis: redis.Redis | redis.RedisCluster
+
     def __init__(self, port: int) -> None:
         once = Retry(NoBackoff(), 0)  # by default redis-py tries again by itself, and would hide what happens
         self.redis = redis.Redis(
@@ -64,6 +66,20 @@ class RedisCounter(RedisReader):
         found = self.redis.get(KEY)
         if found != str(self.count).encode():
             raise LookupError(f"the counter is {found!r}, not {self.count}")
+
+
+class ClusterCounter(RedisCounter):
+    """Counts up by a cluster client: it asks for the nodes, and dials what it is told."""
+
+    def __init__(self, port: int) -> None:
+        self.cluster = redis.RedisCluster(
+            HOST, port, socket_timeout=PATIENCE_SECONDS, socket_connect_timeout=PATIENCE_SECONDS
+        )
+        self.redis = self.cluster
+
+    def told(self) -> list[str]:
+        """Return the addresses of the nodes that it was told of."""
+        return [str(node.name) for node in self.cluster.nodes_manager.nodes_cache.values()]
 
 
 class MemcachedCounter:

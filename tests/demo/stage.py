@@ -26,10 +26,12 @@ from tests.standins.cloud import Cloud
 ROOT = Path(__file__).parents[2]
 REDIS_ID = "my-redis"
 MEMCACHED_ID = "my-memcached"
+SERVERLESS_ID = "my-serverless"
 
 RANGE_SIZE = 10
 REDIS_FIRST_PORTS = (6379, 16379, 26379, 36379)
 MEMCACHED_FIRST_PORTS = (11211, 21211, 31211, 41211)
+SERVERLESS_FIRST_PORTS = (6400, 16400, 26400, 36400)
 ADMIN_PORTS = (9479, 19479, 29479, 39479)
 """The customary ones first; those that are in use are passed over."""
 
@@ -41,9 +43,12 @@ listen: {{address: {host}}}
 caches:
   - {{id: {redis_id}, ports: {redis_ports}}}
   - {{id: {memcached_id}, ports: {memcached_ports}}}
+  - {{id: {serverless_id}, ports: {serverless_ports}}}
 
-# For the demonstration only: AWS and DNS are on this machine, and are asked more often than every 15 s.
+# For the demonstration only: AWS and DNS are on this machine, and are asked more often than every 15 s; so is the CA of
+# what speaks TLS, as all serverless caches do.
 resolver: "{resolver}"
+nodes: {{ca: {authority}}}
 aws: {{refresh: 2s}}
 admin: {{port: {admin_port}}}
 state_dir: {state_dir}
@@ -97,6 +102,8 @@ class Ports(NamedTuple):
     """The first of ten."""
     memcached: int
     """The first of ten."""
+    serverless: int
+    """The first of two."""
     admin: int
 
 
@@ -105,6 +112,7 @@ def free_ports() -> Ports:
     return Ports(
         _first_free(REDIS_FIRST_PORTS, RANGE_SIZE),
         _first_free(MEMCACHED_FIRST_PORTS, RANGE_SIZE),
+        _first_free(SERVERLESS_FIRST_PORTS, 2),
         _first_free(ADMIN_PORTS, 1),
     )
 
@@ -199,6 +207,12 @@ class Stage:
         stack.enter_context(self.cloud)
         self.cloud.replication_group(REDIS_ID, replicas=2)
         self.cloud.memcached(MEMCACHED_ID, nodes=2)
+        self.cloud.serverless(SERVERLESS_ID, speaks_tls=True)
+        self._authority.write_bytes(self.cloud.authority.pem)
+
+    @property
+    def _authority(self) -> Path:
+        return self._directory / "authority.crt"
 
     @property
     def config(self) -> str:
@@ -209,7 +223,10 @@ class Stage:
             redis_ports=f"{self.ports.redis}-{self.ports.redis + RANGE_SIZE - 1}",
             memcached_id=MEMCACHED_ID,
             memcached_ports=f"{self.ports.memcached}-{self.ports.memcached + RANGE_SIZE - 1}",
+            serverless_id=SERVERLESS_ID,
+            serverless_ports=f"{self.ports.serverless}-{self.ports.serverless + 1}",
             resolver=self.cloud.resolver,
+            authority=self._authority,
             admin_port=self.ports.admin,
             state_dir=self._directory / "state",
         )

@@ -19,8 +19,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tests.demo.client import HOST, KEY, Client, MemcachedCounter, RedisCounter, RedisReader
-from tests.demo.stage import MEMCACHED_ID, REDIS_ID, ROOT, Natproxy, Stage
+from tests.demo.client import HOST, KEY, Client, ClusterCounter, MemcachedCounter, RedisCounter, RedisReader
+from tests.demo.stage import MEMCACHED_ID, REDIS_ID, ROOT, SERVERLESS_ID, Natproxy, Stage
 from tests.demo.words import Line, sentence
 
 HEALING_SECONDS = 30.0
@@ -29,7 +29,13 @@ READING_SECONDS = 3.0
 UNTOLD = ("connection ended", "natproxy runs", "node added")
 """Events that the chapters leave out."""
 TITLE = "natproxy, a demonstration"
-CHAPTERS = ("1. Discovery", "2. A node is replaced", "3. The primary fails", "4. The cache grows")
+CHAPTERS = (
+    "1. Discovery",
+    "2. A node is replaced",
+    "3. The primary fails",
+    "4. The cache grows",
+    "5. A cluster client",
+)
 
 
 class NotHealedError(Exception):
@@ -50,7 +56,8 @@ class Story:
         """Tell all chapters. Raises StopAskedError."""
         self._introduce()
         is_good = True
-        for title, chapter in zip(CHAPTERS, (self._discover, self._replace, self._fail_over, self._grow), strict=True):
+        chapters = (self._discover, self._replace, self._fail_over, self._grow, self._rewrite)
+        for title, chapter in zip(CHAPTERS, chapters, strict=True):
             self._console.rule(Text(title, "bold"), align="left")
             self._told.clear()
             try:
@@ -77,11 +84,11 @@ class Story:
 
     def _discover(self) -> None:
         self._print("The operator of the NAT instance names the caches; no node, no address:")
-        self._print("\n".join(self._stage.config.splitlines()[1:4]), indent=4)
+        self._print("\n".join(self._stage.config.splitlines()[1:5]), indent=4)
         self._print("natproxy asks AWS which nodes they have, and opens a port for each node and endpoint:")
         self._natproxy = self._stage.start_natproxy()
         opened = "port opened"
-        self._wait_for(lambda: len(self._logged(opened)) == 8, "natproxy did not open its eight ports", untold=opened)
+        self._wait_for(lambda: len(self._logged(opened)) == 10, "natproxy did not open its ten ports", untold=opened)
         self._run_natproxy("routes")
         self._start_clients()
         self._wait_for_all_clients(time.monotonic())
@@ -123,6 +130,18 @@ class Story:
         was_undisturbed = not any(one.silence_since(moment) for one in self._stage.clients if one is not client)
         if was_undisturbed:
             self._say("client", "noticed nothing on the other ports", "green")
+
+    def _rewrite(self) -> None:
+        self._print("A cluster client asks a node for all nodes, and then dials what it is told.")
+        port = self._port(f"{SERVERLESS_ID}:primary")
+        self._say(
+            "AWS", f"{SERVERLESS_ID} is a cluster, and tells of {self._cloud.world.serverless_host(SERVERLESS_ID)}"
+        )
+        cluster, moment = ClusterCounter(port), time.monotonic()
+        self._stage.start_client(port, f"{SERVERLESS_ID}:primary", cluster)
+        self._wait_for_all_clients(moment)
+        told = " and ".join(cluster.told())
+        self._say("client", f"redis-py's RedisCluster dialled port {port}, was told of {told}, and counts", "green")
 
     def _sum_up(self, *, is_good: bool) -> None:
         self._console.rule(Text("What the client noticed", "bold"), align="left")

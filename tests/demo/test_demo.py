@@ -29,7 +29,13 @@ STORY_SECONDS = 60.0
 MARK = "NATPROXY_DEMO_TEST"
 NOBODY = 65534
 
-CHAPTERS = ["1. Discovery", "2. A node is replaced", "3. The primary fails", "4. The cache grows"]
+CHAPTERS = [
+    "1. Discovery",
+    "2. A node is replaced",
+    "3. The primary fails",
+    "4. The cache grows",
+    "5. A cluster client",
+]
 HAPPY_END = "All was followed: no file changed, nothing restarted, no port moved."
 
 
@@ -155,15 +161,15 @@ def empty_path() -> Iterator[str]:
 
 def check_story(said: str) -> None:
     """Assert that everything was followed, and told as it was."""
-    assert [
-        line.partition(" ──")[0] for line in said.splitlines() if line.startswith(("1.", "2.", "3.", "4."))
-    ] == CHAPTERS
+    assert re.findall(r"^(\d\. .*?) ──", said, flags=re.MULTILINE) == CHAPTERS
     assert HAPPY_END in said
     assert "FAILED" not in said
     words = " ".join(said.split())
 
     routes = re.findall(r"^ *(\d+)  (\S+) +(?:primary|replica)? *(?:us-east-1\w)? +open ", said, flags=re.MULTILINE)
-    ports = {name: int(port) for port, name in routes}
+    *others, (cluster, _), (cluster_reader, _) = routes
+    assert int(cluster_reader) == int(cluster) + 1
+    ports = {name: int(port) for port, name in others}
     first, memcached = ports["my-redis-001/0001"], ports["my-memcached/0001"]
     assert ports == {
         **{f"my-redis-00{number}/0001": first + number - 1 for number in (1, 2, 3)},
@@ -188,10 +194,12 @@ def check_story(said: str) -> None:
 
     assert f"natproxy opens port {first + 5} for my-redis-004/0001" in words
     assert f"client reads the counter from the new node on port {first + 5}" in words
+    told = f"dialled port {cluster}, was told of {HOST}:{cluster} and {HOST}:{cluster_reader}, and counts"
+    assert f"client redis-py's RedisCluster {told}" in words
     answers = {
         int(port): int(count) for port, count in re.findall(r"^ *(\d+)  my-\S+ +(\d+) ", said, flags=re.MULTILINE)
     }
-    assert answers.keys() >= {first, first + 1, first + 2, first + 5, memcached, memcached + 1}
+    assert answers.keys() >= {first, first + 1, first + 2, first + 5, memcached, memcached + 1, int(cluster)}
     assert all(answers.values())
 
 
