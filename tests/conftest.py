@@ -1,7 +1,8 @@
 """What holds for the whole test run: no process outlives it, and where CI says so, no test is skipped.
 
 Every process that the run starts, and every process those start, carries the run's mark in its environment: that is
-how orphans (a worker whose controller was killed) are found too.
+how orphans (a worker whose controller was killed) are found too. Where pytest-xdist spreads the tests over several
+processes, each of them looks after its own, and the one that started them tells what they found.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,10 +49,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs root")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear what one of several processes has to say in its end."""
+    node.config.stash[verdicts_key] += getattr(node, "workeroutput", {}).get("verdicts", [])
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     verdicts = session.config.stash[verdicts_key]
-    if left := wait_for_processes(GRACE_SECONDS):
+    if not session.config.getoption("numprocesses", None) and (left := wait_for_processes(GRACE_SECONDS)):
         verdicts += [f"left running, now killed: {process}" for process in left]
         for process in left:
             with suppress(ProcessLookupError):
@@ -58,7 +66,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get(FAIL_ON_SKIP) == "1" and reporter is not None:
         verdicts += [f"skipped, and {FAIL_ON_SKIP}=1: {report.nodeid}" for report in reporter.stats.get("skipped", [])]
-    if verdicts and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["verdicts"] = verdicts
+    elif verdicts and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -44,11 +44,14 @@ def test_it():
 """
 
 
-def run_pytest(directory: Path, test: str, **environment: str) -> subprocess.CompletedProcess[str]:
+spread = pytest.mark.parametrize("flags", [(), ("-n2",)], ids=["in one process", "in two"])
+
+
+def run_pytest(directory: Path, test: str, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(CONFTEST, directory)
     (directory / "pytest.ini").write_text("[pytest]\nmarkers = root\n", encoding="utf-8")
     (directory / "test_it.py").write_text(test, encoding="utf-8")
-    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(directory)]
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *flags, str(directory)]
     env = {key: value for key, value in os.environ.items() if not key.startswith(("NATPROXY_", "PYTEST_"))}
     return subprocess.run(
         argv, cwd=directory, env={**env, **environment}, capture_output=True, text=True, timeout=60, check=False
@@ -68,9 +71,10 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@spread
 @pytest.mark.parametrize("test", [SKIPS, SKIPS_MODULE], ids=["a test", "a module"])
-def test_a_skip_fails_the_run_where_ci_says_so(tmp_path: Path, test: str) -> None:
-    done = run_pytest(tmp_path, test, NATPROXY_FAIL_ON_SKIP="1")
+def test_a_skip_fails_the_run_where_ci_says_so(tmp_path: Path, test: str, flags: tuple[str, ...]) -> None:
+    done = run_pytest(tmp_path, test, *flags, NATPROXY_FAIL_ON_SKIP="1")
     assert done.returncode == 1
     assert "skipped, and NATPROXY_FAIL_ON_SKIP=1: test_it.py" in done.stdout
     assert "1 skipped" in done.stdout.splitlines()[-1]
@@ -82,14 +86,16 @@ def test_a_skip_elsewhere_is_a_skip(tmp_path: Path) -> None:
     assert "FAILED" not in done.stdout
 
 
+@spread
 @pytest.mark.parametrize("test", [LEAVES_CHILD, LEAVES_ORPHAN], ids=["a child", "an orphan"])
-def test_a_process_left_over_fails_the_run_and_is_ended(tmp_path: Path, test: str) -> None:
-    done = run_pytest(tmp_path, test)
+def test_a_process_left_over_fails_the_run_and_is_ended(tmp_path: Path, test: str, flags: tuple[str, ...]) -> None:
+    done = run_pytest(tmp_path, test, *flags)
     assert done.returncode == 1
     assert not is_alive(pid_left(done))
     assert "1 passed" in done.stdout.splitlines()[-1]
 
 
-def test_a_process_that_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, LEAVES_ONE_THAT_ENDS)
+@spread
+def test_a_process_that_is_about_to_end_is_waited_for(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    done = run_pytest(tmp_path, LEAVES_ONE_THAT_ENDS, *flags)
     assert done.returncode == 0, done.stdout
