@@ -322,7 +322,7 @@ async def test_many_names_are_resolved_quickly_and_threads_do_not_grow(dns: DnsS
     before = threading.active_count()
     async with resolving(dns.where) as (names, answers):
         names.watch(hosts)
-        told = {}
+        told: dict[str, tuple[str, ...]] = {}
         while len(told) < len(hosts):  # where the machine is busy, one is asked for again now and then
             host, addresses, _ = await answers.next()
             if addresses is not None:
