@@ -57,6 +57,18 @@ class ReleaseError(NatproxyError):
     """A port cannot be released: the name is unknown, or its node still exists."""
 
 
+class NetfilterError(NatproxyError):
+    """The kernel's rules could not be read; the text says where it failed, and what to do."""
+
+
+class DoctorError(NatproxyError):
+    """What the doctor was given to look with (a bundle, a list of ports) cannot be used."""
+
+
+class ImportingError(NatproxyError):
+    """The kernel's rules could not be made into a config."""
+
+
 class ControlError(NatproxyError):
     """The daemon could not be reached, or did not answer as a natproxy does."""
 

@@ -4,7 +4,9 @@ What only some commands need is imported in them, so that the others, and every 
 
     output   how all commands print and exit
     daemon   run, check, reload, routes, ports
+    doctor   what is wrong, and how to mend it
     pki      the developers' CA
+    importing  import-iptables
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from natproxy import __version__
-from natproxy.cli import daemon, pki
+from natproxy.cli import daemon, doctor, importing, pki
 from natproxy.cli.output import BAD_ANSWER, DONE, SETTINGS, UNREACHABLE, USAGE, complain, give_up
 from natproxy.errors import ConfigError, ControlError, DiscoveryError, NatproxyError
 
@@ -29,7 +31,9 @@ app = typer.Typer(
     **SETTINGS,
 )
 app.add_typer(daemon.app)
+app.add_typer(doctor.app)
 app.add_typer(pki.app, name="pki")
+app.add_typer(importing.app)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from natproxy.cli.output import BAD_ANSWER, SETTINGS, AsJson, complain, count, show, show_table
+from natproxy.cli.output import BAD_ANSWER, SETTINGS, USAGE, AsJson, complain, count, show, show_table
 from natproxy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,13 +56,16 @@ def run(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 @app.command(epilog="Example: natproxy check -c natproxy.yaml")
-def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
+def check(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Look for mistakes in a config file.
 
     All of them are printed, with file and line. Only the file is looked at: no network, no AWS, not this host.
     """
     from natproxy.config import load_config  # noqa: PLC0415
 
+    if as_json:
+        _check_as_json(config)
+        return
     found = load_config(config)
     for warning in found.warnings:
         complain(f"warning: {warning}")
@@ -70,6 +73,21 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
         f"{config}: good ({count(len(found.caches), 'cache entry', 'cache entries')}, "
         f"{count(len(found.static), 'static route', 'static routes')})"
     )
+
+
+def _check_as_json(config: Path) -> None:
+    import msgspec  # noqa: PLC0415
+
+    from natproxy.config import load_config  # noqa: PLC0415
+    from natproxy.config.document import bad_document, good_document  # noqa: PLC0415
+
+    try:
+        document = good_document(load_config(config))
+    except ConfigError as error:
+        document = bad_document(error.problems)
+    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    if not document.ok:
+        raise typer.Exit(USAGE)
 
 
 @app.command("reload", epilog="Example: natproxy reload")

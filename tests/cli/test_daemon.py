@@ -70,6 +70,38 @@ def test_the_environment_may_name_the_file(natproxy: Run, config: Path, monkeypa
     assert str(config) in natproxy("check").out
 
 
+def test_json_tells_what_a_good_file_asks_of_the_host(natproxy: Run, config: Path) -> None:
+    done = natproxy("check", "--json", "-c", config)
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out) == {
+        "version": 1,
+        "ok": True,
+        "problems": [],
+        "warnings": [],
+        "ports": {"lowest": 6379, "highest": 6490},
+        "needs_bind_capability": False,
+    }
+    config.write_text(GOOD.replace("198.51.100.27/32", "0.0.0.0/0").replace("port: 6490", "port: 1023"))
+    told = json.loads(natproxy("check", "--json", "-c", config).out)
+    assert (told["ports"], told["needs_bind_capability"]) == ({"lowest": 1023, "highest": 6478}, True)
+    (warning,) = told["warnings"]
+    assert warning.startswith(f"{config}:")
+
+
+def test_json_tells_every_problem_with_its_place(natproxy: Run, config: Path, tmp_path: Path) -> None:
+    config.write_text(GOOD + "foo: 1\nworkers: many\n")
+    done = natproxy("check", "--json", "-c", config)
+    assert (done.code, done.err) == (2, "")
+    told = json.loads(done.out)
+    assert (told["ok"], told["needs_bind_capability"]) == (False, False)
+    places = [(problem["file"], problem["line"], problem["path"]) for problem in told["problems"]]
+    assert places == [(str(config), 7, "foo"), (str(config), 8, "workers")]
+    assert all(problem["message"] for problem in told["problems"])
+    missing = natproxy("check", "--json", "-c", tmp_path / "missing.yaml")
+    (problem,) = json.loads(missing.out)["problems"]
+    assert (missing.code, problem["line"], problem["path"]) == (2, None, "")
+
+
 # --- run
 
 
