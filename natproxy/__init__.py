@@ -11,6 +11,7 @@ Reading order, which is also the import rule (a module imports only from rooms a
     tasks        asyncio tasks with a name and an owner
     durable      I/O: what is written survives a power failure
     tls/         what both processes know of TLS: contexts, who a certificate is, why a handshake failed
+    netfilter/   the kernel's rules that send a port elsewhere: read, never changed
     config       YAML -> a validated Config, or every mistake at once
     plan/        PURE what should be: ports, routes, changes, what is held back, which connections end
     discover/    what exists: elasticache (I/O, boto3), parse (PURE), names (I/O, DNS)
@@ -18,7 +19,9 @@ Reading order, which is also the import rule (a module imports only from rooms a
     controller/  I/O: the one process that knows AWS, the file system and the world
     control      I/O: the commands' way to the daemon
     pki/         the developers' CA
+    importing/   DNAT rules -> a config that keeps every port where it was
     tables       PURE the tables that the commands show
+    doctor/      what is wrong, and how to mend it; changes nothing
     cli          the commands: the only place that prints or exits
 """
 

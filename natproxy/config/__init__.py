@@ -10,6 +10,7 @@ Reading order::
     structure   plain values -> Written, with every key that is unknown, misspelt or of a later version
     checks      what does not go together
     doubts      what is allowed, and worth a warning
+    document    what ``natproxy check --json`` prints
     reading     I/O: load_config and its kin
 """
 

@@ -51,8 +51,8 @@ class ControlSocket:
             raise
 
     def remove(self) -> None:
-        """Remove the name, where it still is this socket's."""
-        with contextlib.suppress(FileNotFoundError):
+        """Remove the name, where it still is this socket's, and the disk lets it; else the next start replaces it."""
+        with contextlib.suppress(OSError):
             if _identity(self.path) == self._identity:
                 self.path.unlink()
 

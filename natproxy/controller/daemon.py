@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import faulthandler
 import logging
 import os
 import resource
@@ -21,11 +23,14 @@ from natproxy.config import Config, load_config
 from natproxy.controller.children import Spawner, give_way
 from natproxy.controller.desk import Desk
 from natproxy.controller.engine import Engine
+from natproxy.controller.keeping import Keeping
 from natproxy.controller.linewriter import LineWriter
 from natproxy.controller.logs import event, set_up_logs
 from natproxy.controller.metrics import Metrics
+from natproxy.controller.sockets import Sockets
 from natproxy.controller.statefile import State, StateFile, make_directory
-from natproxy.controller.systemd import Notifier
+from natproxy.controller.stateformat import STATE_FILE
+from natproxy.controller.systemd import Notifier, inherited, take_environ
 from natproxy.controller.web import Admin
 from natproxy.errors import NatproxyError
 from natproxy.tasks import TaskOwner
@@ -33,22 +38,28 @@ from natproxy.tasks import TaskOwner
 _log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+STOP_MARGIN_SECONDS = 15.0
+"""How much longer than ``timeouts.stop`` a stop may take: workers that do not end are killed, the rest is closed."""
 LAST_LINES_SECONDS = 0.2
 """How long an exit at once waits for the log."""
-STATE_FILE = "state.json"
+CONTROL_RETRY_SECONDS = 5.0
+"""How often the control socket is tried again where the disk refused it."""
 CONTROL_SOCKET = "control.sock"
+_DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 def run(path: Path) -> int:
     """Be the daemon with the config at ``path``; return the exit status. Raises ConfigError, NatproxyError."""
     config = load_config(path)
+    environ = take_environ(os.environ)
     _allow_many_sockets()
     _leave_no_core()
+    faulthandler.enable()  # systemd's watchdog aborts who hangs: the journal is to tell where
     spawner = Spawner()
     give_way()  # before any other thread is started
     with LineWriter(sys.stderr) as log:
         set_up_logs(config.log.format, config.log.level, stream=log)
-        daemon = Daemon(config, spawner=spawner, exit_at_once=lambda: _exit_at_once(log))
+        daemon = Daemon(config, environ, spawner=spawner, exit_at_once=lambda: _exit_at_once(log))
         return uvloop.run(daemon.run())
 
 
@@ -83,6 +94,7 @@ class Daemon:
         self._config = config
         self._spawner = spawner
         self._exit_at_once = exit_at_once
+        self._descriptors = inherited(environ, os.getpid())
         self._notifier = Notifier(environ)
         self._metrics = Metrics(__version__, CollectorRegistry())
         self._stopping = asyncio.Event()
@@ -90,6 +102,8 @@ class Daemon:
         self._has_failed = False
         self._engine: Engine | None = None
         self._admin: Admin | None = None
+        self._control_due = float("inf")
+        """When the control socket is to be tried again, by the loop's clock."""
 
     @property
     def engine(self) -> Engine:
@@ -117,10 +131,13 @@ class Daemon:
         for warning in config.warnings:
             event(_log, logging.WARNING, "config warns", detail=warning)
         state_file, state = _load_state(config.state_dir)
+        sockets = Sockets(config.listen.address, Keeping(self._notifier))
+        sockets.adopt(self._descriptors)
         self._engine = engine = Engine(
             config,
             state_file,
             state,
+            sockets=sockets,
             metrics=self._metrics,
             notifier=self._notifier,
             tasks=self._tasks,
@@ -140,10 +157,19 @@ class Daemon:
         try:
             await side.start_control(self._config.state_dir / CONTROL_SOCKET)
         except NatproxyError as error:
-            if os.access(self._config.state_dir, os.W_OK):
+            if not _is_of_the_disk(error) and os.access(self._config.state_dir, os.W_OK):
                 raise
             # What is written down is served all the same; SIGHUP still reloads.
-            event(_log, logging.ERROR, "control socket not opened", error=error)
+            event(_log, logging.ERROR, "control socket not opened, it will be tried again", error=error)
+            self._control_due = asyncio.get_running_loop().time() + CONTROL_RETRY_SECONDS
+
+    async def _open_control_again(self, side: Admin) -> None:
+        try:
+            await side.start_control(self._config.state_dir / CONTROL_SOCKET)
+        except NatproxyError:
+            self._control_due = asyncio.get_running_loop().time() + CONTROL_RETRY_SECONDS
+        else:
+            event(_log, logging.INFO, "control socket opened")
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -176,6 +202,9 @@ class Daemon:
 
     def _tick(self) -> None:
         self.engine.tick()
+        if self._admin is not None and asyncio.get_running_loop().time() >= self._control_due:
+            self._control_due = float("inf")
+            self._tasks.start("control socket", self._open_control_again(self._admin))
         self._notifier.watchdog()
 
     def _task_failed(self, name: str, error: BaseException) -> None:
@@ -185,13 +214,18 @@ class Daemon:
         self._stopping.set()
 
     async def _shutdown(self) -> None:
-        self._notifier.stopping("letting connections end")
+        config = self._config if self._engine is None else self._engine.config
+        self._notifier.stopping("letting connections end", seconds=config.timeouts.stop + STOP_MARGIN_SECONDS)
         await self._tasks.cancel_all()
         if self._engine is not None:
             await self._engine.stop()
         if self._admin is not None:
             await self._admin.stop()
         event(_log, logging.INFO, "natproxy has stopped")
+
+
+def _is_of_the_disk(error: NatproxyError) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_REFUSES
 
 
 def _load_state(state_dir: Path) -> tuple[StateFile, State]:

@@ -55,6 +55,7 @@ class Engine:
         state_file: StateFile,
         state: State,
         *,
+        sockets: Sockets,
         metrics: Metrics,
         notifier: Notifier,
         tasks: TaskOwner,
@@ -64,7 +65,7 @@ class Engine:
         self.metrics = metrics
         self.knowledge = Knowledge(config, state_file, state, on_save_failure=metrics.record_state_save_failure)
         self.credentials = Credentials(metrics.tls)
-        self.sockets = Sockets(config.listen.address)
+        self.sockets = sockets
         self.workers = Workers(config.worker_count, self._heard, self._lost, spawner=spawner)
         self.serving = Serving(self.knowledge, self.sockets, self.workers)
         self.names = Names(config.resolver, self._name_answered)
@@ -95,16 +96,29 @@ class Engine:
         self.workers.set_tls(self.credentials.load(self.config))
         await self.workers.start()
         self._set_policy()
-        self._settle(is_reload=False)
+        self._settle_known()
         await self._first_names()
+        self._settle(is_reload=False)
+        self.sockets.close_unclaimed()
         self._discover_if_asked_to()
         self._show()
+
+    def _settle_known(self) -> None:
+        """Serve the caches of which it is known where all their routes lead.
+
+        The others' ports wait for their names: whoever is in the queue of a kept socket would be turned away.
+        """
+        desired = self.knowledge.settle()
+        unasked = self.knowledge.unasked_names()
+        unknown = {route.key.cache for route in desired.routes if route.target and route.target.host in unasked}
+        self.serving.apply((route for route in desired.routes if route.key.cache not in unknown), is_reload=False)
+        self.names.watch(self.knowledge.hosts())
 
     async def _first_names(self) -> None:
         """Give names of which nothing is known a moment to resolve: whoever connects at READY is to be served."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_NAMES_SECONDS):
-                while self.knowledge.has_unasked_names():
+                while self.knowledge.unasked_names():
                     self._name_came.clear()
                     await self._name_came.wait()
 
@@ -125,6 +139,7 @@ class Engine:
         if (tls := self.credentials.poll()) is not None:
             self.workers.set_tls(tls)
         self.serving.tick()
+        self.sockets.tick()
         targets = targets_of(self.config, self.knowledge.snapshot, self.knowledge.book)
         self._role_asker.watch(targets, self.credentials.tls.node_cas, self.config.aws.refresh)
         self.knowledge.save_addresses()

@@ -181,10 +181,10 @@ class Knowledge:
         self.name_failures = {host: reason for host, reason in self.name_failures.items() if host in hosts}
         return hosts
 
-    def has_unasked_names(self) -> bool:
-        """Tell whether there is a name of which no address is known, nor why."""
+    def unasked_names(self) -> frozenset[str]:
+        """Name every host of which no address is known, nor why."""
         hosts = hosts_to_watch(self.desired.routes, self.filled)
-        return bool(hosts - self.book.keys() - self.name_failures.keys())
+        return hosts - self.book.keys() - self.name_failures.keys()
 
     def save_addresses(self, *, at_once: bool = False) -> None:
         """Write changed addresses down, not too often, but those of a host that has none written down at once.

@@ -34,6 +34,8 @@ from natproxy.model import (
 )
 
 VERSION = 1
+STATE_FILE = "state.json"
+"""Its name in state_dir."""
 
 
 @dataclass(frozen=True, slots=True)

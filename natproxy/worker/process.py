@@ -45,6 +45,9 @@ _ACCEPT_PAUSE_SECONDS = 0.1
 _SPARE_DESCRIPTORS = 32
 """Kept free of connections, for the sockets of new routes."""
 _CHECKS_WHILE_DYING = 6
+_OTHERS_SECONDS = 1.0
+"""How long after a stop's end other workers are waited for; the controller kills what is left a little later."""
+_OTHERS_PAUSE_SECONDS = 0.01
 _READS_AT_ONCE = 16
 _ORDERS_AT_ONCE = 4
 """How much of what the controller says is read, and obeyed, in one turn of the loop: it may be 500 new routes."""
@@ -68,6 +71,9 @@ class Worker:
         self.spread = spread
         """The way to the other workers; None where there are none."""
         self.is_stopping = False
+        self._stop_at = float("inf")
+        """When what still lives at a stop ends."""
+        self._is_awaiting_others = False
         self._inbox = None if spread is None else Inbox(self, spread)
         self._channel = channel
         self._orders: deque[tuple[messages.Down, list[int]]] = deque()
@@ -122,7 +128,9 @@ class Worker:
                 if not is_busy:
                     self._obey_some()
         except ChannelError:
-            # The controller is gone: nobody will ever tell this worker anything again.
+            # The controller is gone: nobody will ever tell this worker anything again. Who waits is for the next one.
+            for port in self._ports.values():
+                port.stop_listening()
             self.loop.stop()
             return
         self.reports.watch_channel()
@@ -189,15 +197,21 @@ class Worker:
 
     def _stop(self, seconds: float) -> None:
         self.is_stopping = True
-        if self.spread is not None and self._inbox is not None:
-            self.spread.leave()
-            self._inbox.stop()
+        self._stop_at = self.loop.now + seconds
         for port in self._ports.values():
             port.stop_listening()
+        if self.spread is not None and self._inbox is not None:
+            self.spread.leave()
+            self._inbox.drain()
+            self._inbox.close()
         self._listening = 0
         for port in self._ports.values():
             port.end_within(seconds, None, Outcome.STOPPED)
         self._stop_if_done()
+
+    def end_in_time(self, port: Port) -> None:
+        """Have what has come to ``port`` since the stop began end with the others."""
+        port.end_within(max(0.0, self._stop_at - self.loop.now), None, Outcome.STOPPED)
 
     def port(self, number: int) -> Port | None:
         """Return a port that is served."""
@@ -218,13 +232,29 @@ class Worker:
             self._stop_if_done()
 
     def _stop_if_done(self) -> None:
-        if self.open or self._has_said_stopped:
+        if self.open or self._has_said_stopped or self._must_await_others():
             return
         self._has_said_stopped = True
         self.reports.flush_log()
         self.reports.tell_counts(self._ports.values(), self.open, at_once=True)
         self.reports.tell(messages.Stopped())
         self._leave_when_told()
+
+    def _must_await_others(self) -> bool:
+        """Say whether others may still pass on, or have passed on, what they accepted before they stopped."""
+        if self.spread is None or self._inbox is None:
+            return False
+        if not self.spread.is_over() and self.loop.now < self._stop_at + _OTHERS_SECONDS:
+            if not self._is_awaiting_others:
+                self._is_awaiting_others = True
+                self.loop.call_later(_OTHERS_PAUSE_SECONDS, self._look_again)
+            return True
+        self._inbox.drain()
+        return self.open > 0
+
+    def _look_again(self) -> None:
+        self._is_awaiting_others = False
+        self._stop_if_done()
 
     def _leave_when_told(self) -> None:
         if self._channel.wants_write:

@@ -18,7 +18,8 @@ let any process of the same user join a port unseen. Hence:
 - The same difference bounds what a worker that hangs can swallow: nothing more is passed to one that has left what was
   sent to it for ``STUCK_SECONDS``, or has ``ON_THE_WAY_MOST`` before it. The controller keeps all inboxes open: what a
   dead worker has not taken is its successor's.
-- A worker that is gone, or stops, has NOBODY's load, and is never chosen.
+- A worker that is gone, or stops, has NOBODY's load, and is never chosen. What was on its way to one that stops was
+  accepted, and is served: it ends with the others at the stop's end, and no worker leaves before all have stopped.
 
 A connection that stays costs a read of shared memory (less than 1 us), one that is passed on some 10 us.
 """
@@ -186,6 +187,10 @@ class Spread:
         client.close()
         return True
 
+    def is_over(self) -> bool:
+        """Say whether nothing more will be passed on to this worker: all have left, or are gone."""
+        return all(load == NOBODY for load in self._loads.all())
+
     def received(self) -> Iterator[tuple[socket.socket | None, int, str, int]]:
         """Take the connections that have come: (client, port, ip, client's port), so many as one turn allows.
 
@@ -227,13 +232,14 @@ class Inbox:
 
     def ready(self, events: int) -> None:
         """Take those who have come; who is left over is reported again (level-triggered)."""
-        self._take()
+        self.take()
 
     def fail(self, error: Exception) -> None:
         """A worker that cannot take what is its own ends, and is replaced."""
         raise error
 
-    def _take(self) -> int:
+    def take(self) -> int:
+        """Let in those who have come, so many as one turn allows; return how many came."""
         count = 0
         for client, number, ip, client_port in self._spread.received():
             count += 1
@@ -242,10 +248,10 @@ class Inbox:
                 self._worker.count_lost(number, Outcome.NO_DESCRIPTORS)
             elif port is None:
                 self._hold(client, number, ip, client_port)
-            elif self._worker.is_stopping:
-                port.turn_away(client, Outcome.STOPPED, ip, client_port)
             else:
                 port.admit(client, (ip, client_port))
+                if self._worker.is_stopping:
+                    self._worker.end_in_time(port)
         return count
 
     def _hold(self, client: socket.socket, number: int, ip: str, client_port: int) -> None:
@@ -272,11 +278,10 @@ class Inbox:
                 self._worker.connection_ended()
                 port.admit(client, (ip, client_port))
 
-    def stop(self) -> None:
-        """Close what waits here: this worker lets nobody in any more."""
-        while self._take():
+    def drain(self) -> None:
+        """Let in all who have come, however many."""
+        while self.take():
             pass
-        self.close()
 
     def close(self) -> None:
         """Close what waits for a port."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -73,6 +74,16 @@ def test_removing_it_leaves_the_name_of_another_one_alone(path: Path) -> None:
     assert not path.exists()
     second.remove()
     second.listener.close()
+
+
+def test_a_disk_that_became_read_only_keeps_nobody_from_ending(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    control = ControlSocket(path)
+    with control.listener:
+        monkeypatch.setattr(Path, "unlink", refuse)
+        control.remove()
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])

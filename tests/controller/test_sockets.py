@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from natproxy.controller.sockets import BindError, Sockets
+from natproxy.controller.keeping import Keeping
+from natproxy.controller.sockets import BindError, Sockets, kept_name
+from natproxy.controller.systemd import Notifier
 from tests.controller.samples import free_ports
 
 
@@ -105,3 +110,216 @@ def test_both_families_are_served(addresses: list[str], reached: list[str]) -> N
             socket.create_connection((address, port)).close()
     finally:
         sockets.close_all()
+
+
+# What an earlier life has left.
+
+
+class Systemd:
+    """Who keeps sockets: what it was told last is remembered, and taken out."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "notify"
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._sock.bind(str(self._path))
+
+    def keeping(self) -> Keeping:
+        return Keeping(Notifier({"NOTIFY_SOCKET": str(self._path)}))
+
+    def heard(self) -> list[str]:
+        told: list[str] = []
+        while True:
+            try:
+                message = self._sock.recv(4096).decode()
+            except BlockingIOError:
+                return told
+            verb, _, name = message.partition("\n")
+            told.append(f"{verb.partition('=')[0]} {name.partition(chr(10))[0].partition('=')[2]}")
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    made = Systemd(tmp_path)
+    yield made
+    made.close()
+
+
+def passed_on(*sockets: socket.socket) -> list[int]:
+    """Return copies, as a new process gets them."""
+    fds = [os.dup(sock.fileno()) for sock in sockets]
+    for fd in fds:
+        os.set_inheritable(fd, True)
+    return fds
+
+
+def listening(address: str, port: int = 0, *, v6_only: bool = False) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6_only))
+    sock.bind((address, port))
+    sock.listen(1)
+    return sock
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["127.0.0.1", "::1"], ["::"], ["0.0.0.0", "::"]])
+def test_a_kept_socket_is_adopted_as_it_would_have_been_bound(addresses: list[str], systemd: Systemd) -> None:
+    (port,) = free_ports(1)
+    before = Sockets(addresses, systemd.keeping())
+    opened = before.open(port)
+    names = [kept_name(address, port) for address in addresses]
+    assert systemd.heard() == [f"FDSTORE {name}" for name in names]
+    clients = [socket.create_connection(("::1" if ":" in addresses[-1] else "127.0.0.1", port)) for _ in range(3)]
+    fds = passed_on(*opened)
+    before.close_all()
+    assert systemd.heard() == [], "a stop gives nothing up"
+    after = Sockets(addresses, systemd.keeping())
+    after.adopt(zip(fds, names, strict=True))
+    adopted = after.open(port)
+    try:
+        after.close_unclaimed()
+        assert [sock.fileno() for sock in adopted] == fds
+        for sock in adopted:
+            assert not sock.getblocking()
+            assert not os.get_inheritable(sock.fileno())
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)
+        for client in clients:
+            adopted[-1].accept()[0].close()
+            client.close()
+        assert systemd.heard() == [], "it has them already"
+        after.close(port)
+        assert systemd.heard() == [f"FDSTOREREMOVE {name}" for name in names]
+    finally:
+        after.close_all()
+
+
+def test_what_is_missing_beside_an_adopted_socket_is_bound_and_kept(systemd: Systemd) -> None:
+    sock = listening("127.0.0.1")
+    port = sock.getsockname()[1]
+    sockets = Sockets(["127.0.0.1", "127.0.0.2"], systemd.keeping())
+    sockets.adopt(zip(passed_on(sock), [kept_name("127.0.0.1", port)], strict=True))
+    sock.close()
+    try:
+        assert [one.getsockname()[0] for one in sockets.open(port)] == ["127.0.0.1", "127.0.0.2"]
+        assert systemd.heard() == [f"FDSTORE {kept_name('127.0.0.2', port)}"]
+    finally:
+        sockets.close_all()
+
+
+def test_a_port_that_cannot_be_opened_leaves_what_was_adopted_for_the_next_try(systemd: Systemd) -> None:
+    sock = listening("127.0.0.1")
+    port = sock.getsockname()[1]
+    sockets = Sockets(["127.0.0.1", "127.0.0.2"], systemd.keeping())
+    sockets.adopt(zip(passed_on(sock), [kept_name("127.0.0.1", port)], strict=True))
+    sock.close()
+    try:
+        with socket.create_server(("127.0.0.2", port)), pytest.raises(BindError, match=r"127\.0\.0\.2"):
+            sockets.open(port)
+        assert len(sockets.open(port)) == 2
+    finally:
+        sockets.close_all()
+
+
+def test_what_nobody_asks_for_is_closed_and_given_up(systemd: Systemd, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    sock = listening("127.0.0.1")
+    port = sock.getsockname()[1]
+    sockets = Sockets(["127.0.0.1"], systemd.keeping())
+    sockets.adopt(zip(passed_on(sock), [kept_name("127.0.0.1", port)], strict=True))
+    sock.close()
+    sockets.close_unclaimed()
+    assert systemd.heard() == [f"FDSTOREREMOVE {kept_name('127.0.0.1', port)}"]
+    assert "kept socket is closed, no route wants it" in caplog.text
+    socket.create_server(("127.0.0.1", port)).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def strange_udp() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+def strange_silent() -> socket.socket:
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+def strange_unix() -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind("")  # an address of the kernel's choice
+    sock.listen()
+    return sock
+
+
+@pytest.mark.parametrize(
+    ("make", "addresses", "why"),
+    [
+        (strange_udp, ["127.0.0.1"], "is not a listening TCP socket"),
+        (strange_silent, ["127.0.0.1"], "is not a listening TCP socket"),
+        (strange_unix, ["127.0.0.1"], "is not a listening TCP socket"),
+        (lambda: listening("127.0.0.2"), ["127.0.0.1", "::1"], "which is not one of listen.address"),
+        (lambda: listening("127.0.0.1"), ["0.0.0.0"], "which is not one of listen.address"),
+        (lambda: listening("0.0.0.0"), ["::"], "which is not one of listen.address"),
+        (lambda: listening("::"), ["0.0.0.0", "::"], "serves IPv4 on :: port"),
+        (lambda: listening("::", v6_only=True), ["::"], "serves IPv4 on :: port"),
+    ],
+)
+def test_what_is_not_what_would_have_been_bound_is_closed_said_and_given_up(
+    make: Callable[[], socket.socket],
+    addresses: list[str],
+    why: str,
+    systemd: Systemd,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sock = make()
+    (fd,) = passed_on(sock)
+    sock.close()
+    sockets = Sockets(addresses, systemd.keeping())
+    sockets.adopt([(fd, "strange")])
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+    assert systemd.heard() == ["FDSTOREREMOVE strange"]
+    (record,) = caplog.records
+    assert (record.getMessage(), record.levelname) == ("kept descriptor is not taken over", "WARNING")
+    told = record.natproxy_fields  # type: ignore[attr-defined]
+    assert why in told["why"]
+    assert told["name"] == "strange"
+
+
+def test_what_is_no_socket_is_closed_and_what_is_not_open_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    gone = os.dup(fd)
+    os.close(gone)
+    Sockets(["127.0.0.1"]).adopt([(fd, "directory"), (gone, "gone")])
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+    whys = [record.natproxy_fields["why"] for record in caplog.records]  # type: ignore[attr-defined]
+    assert whys == ["is not a socket", "is not open"]
+
+
+def test_a_good_socket_under_another_name_is_kept_under_its_own(systemd: Systemd) -> None:
+    sock = listening("127.0.0.1")
+    port = sock.getsockname()[1]
+    sockets = Sockets(["127.0.0.1"], systemd.keeping())
+    sockets.adopt(zip(passed_on(sock, sock), ["stored", "stored"], strict=True))
+    sock.close()
+    try:
+        assert systemd.heard() == ["FDSTOREREMOVE stored", f"FDSTORE {kept_name('127.0.0.1', port)}"]
+        assert len(sockets.open(port)) == 1
+    finally:
+        sockets.close_all()
+
+
+def test_names_are_fit_for_the_protocol_and_tell_sockets_apart() -> None:
+    names = {kept_name(address, port) for address in ("0.0.0.0", "::", "::1", "2001:db8::1") for port in (6379, 637)}
+    assert len(names) == 8
+    assert all(name.isascii() and ":" not in name for name in names)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from natproxy.controller.systemd import Notifier
+from natproxy.controller.systemd import Notifier, inherited, take_environ
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -54,6 +56,82 @@ def test_a_status_cannot_say_anything_else(systemd: tuple[str, socket.socket]) -
     name, receiver = systemd
     Notifier({"NOTIFY_SOCKET": name}).status("a\nREADY=1\r\nb \ud800")
     assert receiver.recv(4096) == b"STATUS=a READY=1 b ?"
+
+
+def test_a_stop_says_how_long_it_may_take(systemd: tuple[str, socket.socket]) -> None:
+    name, receiver = systemd
+    Notifier({"NOTIFY_SOCKET": name}).stopping("bye", seconds=95.5)
+    assert receiver.recv(4096) == b"STOPPING=1\nSTATUS=bye\nEXTEND_TIMEOUT_USEC=95500000"
+
+
+def test_a_descriptor_is_kept_under_its_name_and_released(systemd: tuple[str, socket.socket]) -> None:
+    name, receiver = systemd
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        where = listening.getsockname()
+        assert notifier.keep("6379-0.0.0.0", listening.fileno())
+    data, fds, _, _ = socket.recv_fds(receiver, 4096, 8)
+    assert data == b"FDSTORE=1\nFDNAME=6379-0.0.0.0\nFDPOLL=0"
+    (fd,) = fds
+    with socket.socket(fileno=fd) as kept:
+        assert kept.getsockname() == where
+    assert notifier.release("6379-0.0.0.0")
+    assert receiver.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=6379-0.0.0.0"
+
+
+def test_a_barrier_is_passed_when_systemd_has_read_it(systemd: tuple[str, socket.socket]) -> None:
+    name, receiver = systemd
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+
+    def read() -> None:
+        data, fds, _, _ = socket.recv_fds(receiver, 4096, 8)
+        assert (data, len(fds)) == (b"BARRIER=1", 1)
+        os.close(fds[0])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert notifier.barrier(20)
+    reader.join()
+    assert not notifier.barrier(0.01), "nobody reads it"
+
+
+def test_descriptors_left_open_by_a_barrier_that_failed_are_none(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    for environ in ({}, {"NOTIFY_SOCKET": str(tmp_path / "gone")}):
+        notifier = Notifier(environ)
+        assert not notifier.barrier(5)
+        assert not notifier.keep("a", 0)
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
+PASSED = {"LISTEN_PID": "77", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (PASSED, ((3, "a"), (4, "b"))),
+        ({**PASSED, "LISTEN_PID": "78"}, ()),
+        ({"LISTEN_FDS": "2"}, ()),
+        ({**PASSED, "LISTEN_FDS": "many"}, ()),
+        ({**PASSED, "LISTEN_FDS": "-1"}, ()),
+        ({**PASSED, "LISTEN_FDS": "0"}, ()),
+        ({**PASSED, "LISTEN_FDNAMES": "a"}, ((3, ""), (4, ""))),
+        ({"LISTEN_PID": "77", "LISTEN_FDS": "1"}, ((3, ""),)),
+        ({}, ()),
+    ],
+)
+def test_what_is_inherited_is_what_was_passed_to_this_process(
+    environ: dict[str, str], expected: tuple[tuple[int, str], ...]
+) -> None:
+    assert inherited(environ, 77) == expected
+
+
+def test_what_is_meant_for_this_process_is_taken_out_of_what_children_inherit() -> None:
+    environ = {**PASSED, "NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "77", "FDSTORE": "5", "HOME": "/"}
+    before = dict(environ)
+    assert take_environ(environ) == before
+    assert environ == {"HOME": "/"}
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1234"}])

@@ -346,23 +346,52 @@ def test_one_that_came_without_its_descriptor_is_counted(stage: Stage) -> None:
     assert stage.running.until_ended(port, 1).ended == {Outcome.NO_DESCRIPTORS: 1}
 
 
-def test_a_worker_that_stops_closes_what_is_passed_to_it_and_is_passed_no_more(stage: Stage) -> None:
+def test_a_worker_that_stops_is_passed_no_more_and_serves_what_was_on_its_way(stage: Stage) -> None:
     port = stage.running.serve(stage.node)
     with connect(port) as staying, accept(stage.node) as inside, stage.pass_on(1) as waiting:
         echo_once(staying, inside)
         stage.running.until(lambda: stage.mine._loads.all()[0] == 2)
         stage.running.tell(messages.Stop(3600.0))
-        assert is_closed(waiting)
+        assert is_closed(waiting), "nobody will serve that port any more"
         stage.running.until(lambda: stage.mine._loads.all()[0] == NOBODY)
-        with stage.pass_on(port) as late:
-            assert is_closed(late)
-        echo_once(staying, inside)
+        with stage.pass_on(port) as late, accept(stage.node) as late_inside:
+            echo_once(late, late_inside)
+            late.close()
+            assert is_closed(late_inside)
         staying.close()
         assert is_closed(inside)
         inside.close()
+        # It has none left, but the other one has not stopped yet.
+        with stage.pass_on(port) as last, accept(stage.node) as last_inside:
+            echo_once(last, last_inside)
+            last.close()
+            assert is_closed(last_inside)
+        stage.mine.leave()
         stage.running.expect(messages.Stopped)
-    assert stage.running.totals[port].ended == {Outcome.STOPPED: 1, Outcome.CLIENT_CLOSED: 1}
+    assert stage.running.totals[port].ended == {Outcome.CLIENT_CLOSED: 3}
     assert stage.mine._loads.all()[0] == NOBODY
+
+
+def test_what_comes_during_a_stop_ends_with_the_others(stage: Stage) -> None:
+    port = stage.running.serve(stage.node)
+    with connect(port) as staying, accept(stage.node) as inside:
+        echo_once(staying, inside)
+        stage.running.tell(messages.Stop(0.5))
+        stage.running.until(lambda: stage.mine._loads.all()[0] == NOBODY)
+        with stage.pass_on(port) as late, accept(stage.node) as late_inside:
+            echo_once(late, late_inside)
+            stage.mine.leave()
+            assert is_closed(late)
+            assert is_closed(staying)
+    stage.running.expect(messages.Stopped)
+    assert stage.running.totals[port].ended == {Outcome.STOPPED: 2}
+
+
+def test_a_worker_that_stops_does_not_wait_for_ever_for_one_that_hangs(stage: Stage) -> None:
+    stage.running.serve(stage.node)
+    stage.running.tell(messages.Stop(0.0))
+    stage.running.expect(messages.Stopped)
+    assert stage.mine._loads.all()[1] != NOBODY, "the other one is still there"
 
 
 def test_strangers_and_those_there_is_no_room_for_are_not_passed_round(stage: Stage) -> None:
