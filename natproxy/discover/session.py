@@ -56,7 +56,7 @@ class _Made(NamedTuple):
 
 
 class Sessions:
-    """Gives the clients that are good now: of ElastiCache, and of Secrets Manager."""
+    """Gives the clients that are good now: of ElastiCache, and of other services."""
 
     def __init__(
         self,
@@ -79,8 +79,8 @@ class Sessions:
         self._stop = threading.Event()
         self._made: _Made | None = None
         self._renew_at: float | None = None
-        self._secrets: dict[str, Any] = {}
-        """Region -> the session's client of Secrets Manager there."""
+        self._others: dict[tuple[str, str], Any] = {}
+        """Service and region -> the session's client there."""
         self.renewal_error: Exception | None = None
         """Why the role could not be renewed although the old session still serves; None where all is well."""
 
@@ -95,18 +95,22 @@ class Sessions:
 
     def secrets(self, stop: threading.Event, region: str = "") -> Any:
         """Return a client of Secrets Manager, of the same session; ``region`` empty: where the caches are."""
+        return self.service("secretsmanager", stop, region)
+
+    def service(self, name: str, stop: threading.Event, region: str = "") -> Any:
+        """Return a client of any service (``sts``, ``ec2`` ...), of the same session, in the same manner."""
         made = self._good(stop)
-        region = region or made.region
-        if region not in self._secrets:
-            self._secrets[region] = self._new_client(made.session, "secretsmanager", region)
-        return self._secrets[region]
+        place = name, region or made.region
+        if place not in self._others:
+            self._others[place] = self._new_client(made.session, *place)
+        return self._others[place]
 
     def forget(self) -> None:
         """Let the next client come from a new Session, with credentials looked up afresh."""
-        for client in (*([] if self._made is None else [self._made.client]), *self._secrets.values()):
+        for client in (*([] if self._made is None else [self._made.client]), *self._others.values()):
             client.close()
         self._made = self._renew_at = self.renewal_error = None
-        self._secrets.clear()
+        self._others.clear()
 
     def _good(self, stop: threading.Event) -> _Made:
         self._stop = stop

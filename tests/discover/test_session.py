@@ -187,6 +187,18 @@ def test_secrets_are_asked_for_by_the_same_session_one_client_a_region(aws: AwsS
     ours.forget()
 
 
+def test_other_services_are_asked_by_the_same_session(aws: AwsServer) -> None:
+    ours, stop = sessions(Aws(role_arn="arn:aws:iam::123456789012:role/discovery")), threading.Event()
+    sts = ours.service("sts", stop)
+    assert ours.service("sts", stop) is sts
+    assert sts.get_caller_identity()["Arn"].endswith("assumed-role/discovery/natproxy")
+    assert ours.service("ec2", stop).meta.region_name == aws.world.region
+    assert len(aws.calls("AssumeRole")) == 1
+    ours.forget()
+    assert ours.service("sts", stop) is not sts
+    ours.forget()
+
+
 def test_a_role_is_assumed_for_secrets_too(aws: AwsServer) -> None:
     ours, stop = sessions(Aws(role_arn="arn:aws:iam::123456789012:role/discovery")), threading.Event()
     arn = aws.world.set_secret("probe", "word")

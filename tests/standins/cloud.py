@@ -64,6 +64,8 @@ class Cloud:
         addresses = (str(self._block + offset) for offset in range(FIRST_NODE_OFFSET, BLOCK_SIZE - 1))
         self._addresses: Iterator[str] = addresses
         self.world = AwsWorld(region=region, addresses=addresses, ttl_seconds=ttl_seconds)
+        for node_port in {self.port, self.port + 1, self.memcached_port}:
+            self.world.network.open_caches(node_port)
         self.aws = AwsServer(self.world, address=service, page_size=page_size)
         self.dns = DnsServer(self.world.zone, service)
         self.authority = Authority("Stand-in for Amazon's CA")

@@ -1,13 +1,18 @@
-"""The AWS stand-in: ElastiCache, STS, Secrets Manager and instance metadata as real boto3 sees them.
+"""The AWS stand-in: ElastiCache, STS, Secrets Manager, EC2 and instance metadata as real boto3 sees them.
 
     records.py     PURE   what the world consists of
     names.py       PURE   how ElastiCache names things
     state.py       PURE   the caches that exist, how they are made, their names in DNS
     world.py       PURE   AwsWorld: what happens to them: failover, replacement, growth, partial answers ...
     answers.py     PURE   the world as AWS describes it (botocore-shaped dicts)
+    network.py     PURE   what is around the caches: this instance, security groups, Elastic IPs
+    networkanswers.py PURE  the same as EC2 describes it
     operations.py  PURE   the operations served: filters, paging, not-found errors, denials
     render.py      PURE   AWS's query protocol from botocore's models; refuses what AWS does not know
+    ec2operations.py PURE  those of EC2
+    ec2protocol.py PURE   the protocol that EC2 speaks, likewise
     jsonprotocol.py PURE  the protocol that Secrets Manager speaks, likewise
+    protocols.py   PURE   which service speaks which of them
     keys.py        PURE   credentials given out, signatures (SigV4) checked
     faults.py      PURE   what goes wrong on order
     imds.py        PURE   instance metadata, version 2

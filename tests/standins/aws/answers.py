@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from tests.standins.aws.network import CACHE_GROUP
 from tests.standins.aws.records import ClusterRecord, GroupRecord, NodeRecord, ServerlessRecord, ShardRecord
 from tests.standins.aws.world import AwsWorld
 
 Answer = dict[str, object]
 
 SLOTS = 16384
-SECURITY_GROUP = "sg-0a1b2c3d4e5f60718"
 SUBNETS = ["subnet-0a1b2c3d4e5f60701", "subnet-0a1b2c3d4e5f60702"]
 
 
@@ -90,7 +90,7 @@ def _cluster(world: AwsWorld, cluster: ClusterRecord, *, show_nodes: bool) -> An
         "CacheSecurityGroups": [],
         "CacheSubnetGroupName": "caches",
         "AutoMinorVersionUpgrade": True,
-        "SecurityGroups": [{"SecurityGroupId": SECURITY_GROUP, "Status": "active"}],
+        "SecurityGroups": [{"SecurityGroupId": CACHE_GROUP, "Status": "active"}],
         "AuthTokenEnabled": False,
         "TransitEncryptionEnabled": tls != "off",
         "AtRestEncryptionEnabled": False,
@@ -199,7 +199,7 @@ def _serverless(world: AwsWorld, cache: ServerlessRecord) -> Answer:
         "Engine": cache.engine,
         "MajorEngineVersion": "8",
         "FullEngineVersion": "8.1",
-        "SecurityGroupIds": [SECURITY_GROUP],
+        "SecurityGroupIds": [CACHE_GROUP],
         "ARN": world.arn("serverlesscache", cache.name),
         "SubnetIds": SUBNETS,
         "SnapshotRetentionLimit": 0,

@@ -5,9 +5,10 @@ A Unix socket crosses network namespaces; TCP on loopback does not.
     POST /_control {"do": "failover", "group_id": "my-redis"}  ->  {"ok": true, "result": "my-redis-002"}
 
 ``do`` is any method of the world (add_replication_group, failover, replace_node, remove_node, settle, partial, whole,
-patch, tls_migration ...; in ``patch`` null means: left out), or of the server (fault, heal, calls, wait_for,
-wait_for_more, go_down ... ), or an action that was registered; all else are its arguments by name. An action that is
-refused answers 400 {"ok": false, "error": "..."}. ``ask_control`` is the client's side.
+patch, tls_migration ...; in ``patch`` null means: left out), of its network (allow, forbid, associate ...), or of the
+server (fault, heal, calls, wait_for, wait_for_more, go_down ... ), or an action that was registered; all else are its
+arguments by name. An action that is refused answers 400 {"ok": false, "error": "..."}. ``ask_control`` is the client's
+side.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ WORLD_ACTIONS = frozenset({
     "settle", "tls_migration", "partial", "whole", "patch", "reorder", "node_host", "node_address", "nodes",
     "set_secret",
 })  # fmt: skip
+NETWORK_ACTIONS = frozenset({"allow", "forbid", "add_group", "wear", "add_interface", "associate", "open_caches"})
 SERVER_ACTIONS = frozenset({"heal", "calls", "wait_for", "wait_for_more"})
 CONTROL_TIMEOUT_SECONDS = 60.0
 
@@ -92,6 +94,8 @@ def _action(server: AwsServer, more: Mapping[str, Callable[..., object]], name: 
         return lambda **order: server.fault(**order).kind
     if name in SERVER_ACTIONS:
         return getattr(server, name)  # type: ignore[no-any-return]
+    if name in NETWORK_ACTIONS:
+        return getattr(server.world.network, name)  # type: ignore[no-any-return]
     if name in WORLD_ACTIONS:
         return getattr(server.world, name)  # type: ignore[no-any-return]
     message = f"there is no action {name!r}"

@@ -149,6 +149,12 @@ def denial(context: Context, service: str, operation: str, params: Params) -> Aw
         resource = DENIED_ON.get(operation, "*")
         resource = resource if resource == "*" else f"arn:aws:elasticache:{world.region}:{world.account}:{resource}"
     action = f"{service}:{operation}"
+    if service == "ec2":
+        message = (
+            f"You are not authorized to perform this operation. User: {context.caller.arn} is not authorized to "
+            f"perform: {action} because no identity-based policy allows the {action} action"
+        )
+        return AwsError(403, "AccessDenied", message)
     message = (
         f"User: {context.caller.arn} is not authorized to perform: {action} on resource: {resource} "
         f"because no identity-based policy allows the {action} action"

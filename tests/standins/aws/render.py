@@ -44,13 +44,13 @@ def render(operation: OperationModel, output: dict[str, object], request_id: str
     shape = operation.output_shape
     if shape is not None:
         wrapper = shape.serialization.get("resultWrapper")
-        _fill(ElementTree.SubElement(root, wrapper) if wrapper else root, shape, output, operation.name)
+        fill(ElementTree.SubElement(root, wrapper) if wrapper else root, shape, output, operation.name)
     elif output:
         message = f"{operation.name} answers nothing, but was given {sorted(output)}"
         raise RenderError(message)
     metadata = ElementTree.SubElement(root, "ResponseMetadata")
     ElementTree.SubElement(metadata, "RequestId").text = request_id
-    return _document(root)
+    return document(root)
 
 
 def render_error(namespace: str, code: str, message: str, *, is_sender: bool, request_id: str = REQUEST_ID) -> bytes:
@@ -61,7 +61,7 @@ def render_error(namespace: str, code: str, message: str, *, is_sender: bool, re
     ElementTree.SubElement(error, "Code").text = code
     ElementTree.SubElement(error, "Message").text = message
     ElementTree.SubElement(root, "RequestId").text = request_id
-    return _document(root)
+    return document(root)
 
 
 def parse_query(operation: OperationModel, body: str) -> dict[str, object]:
@@ -80,7 +80,7 @@ def parse_query(operation: OperationModel, body: str) -> dict[str, object]:
         if rest:
             params.setdefault(member, {})[rest] = value  # type: ignore[index]
         else:
-            params[member] = _parse_value(member, members[member], value)
+            params[member] = parse_value(member, members[member], value)
     missing = [
         name for name in (shape.required_members if isinstance(shape, StructureShape) else ()) if name not in params
     ]
@@ -90,7 +90,8 @@ def parse_query(operation: OperationModel, body: str) -> dict[str, object]:
     return params
 
 
-def _parse_value(name: str, shape: Shape, value: str) -> object:
+def parse_value(name: str, shape: Shape, value: str) -> object:
+    """Parse one parameter's text; raises QueryError."""
     try:
         match shape.type_name:
             case "integer" | "long":
@@ -106,13 +107,14 @@ def _parse_value(name: str, shape: Shape, value: str) -> object:
         raise QueryError(message) from None
 
 
-def _fill(element: ElementTree.Element, shape: Shape, value: object, path: str) -> None:
+def fill(element: ElementTree.Element, shape: Shape, value: object, path: str) -> None:
+    """Put a value of that shape into an element; raises RenderError."""
     if isinstance(shape, StructureShape):
         _fill_structure(element, shape, _expect(value, dict, path), path)
     elif isinstance(shape, ListShape):
         name = shape.member.serialization.get("name", "member")
         for number, item in enumerate(_expect(value, list, path)):
-            _fill(ElementTree.SubElement(element, name), shape.member, item, f"{path}[{number}]")
+            fill(ElementTree.SubElement(element, name), shape.member, item, f"{path}[{number}]")
     else:
         element.text = _text(shape, value, path)
 
@@ -130,7 +132,7 @@ def _fill_structure(
         if isinstance(member, ListShape) and member.serialization.get("flattened"):
             message = f"{path}.{name}: flattened lists are not rendered here"
             raise RenderError(message)
-        _fill(ElementTree.SubElement(element, member.serialization.get("name", name)), member, item, f"{path}.{name}")
+        fill(ElementTree.SubElement(element, member.serialization.get("name", name)), member, item, f"{path}.{name}")
 
 
 def _text(shape: Shape, value: object, path: str) -> str:
@@ -169,5 +171,6 @@ def _expect(value: object, kind: type[T], path: str) -> T:
     return value
 
 
-def _document(root: ElementTree.Element) -> bytes:
+def document(root: ElementTree.Element) -> bytes:
+    """Write an element as a document of its own."""
     return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root)

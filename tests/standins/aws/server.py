@@ -23,21 +23,19 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-from botocore.model import OperationModel
 
 from tests.standins.aws.control import answer_control
 from tests.standins.aws.faults import Fault, FaultKind, Faults
 from tests.standins.aws.http import HttpServer, Reply, Request
 from tests.standins.aws.imds import InstanceMetadata
-from tests.standins.aws.jsonprotocol import CONTENT_TYPE, operation_of, parse_json, render_json, render_json_error
 from tests.standins.aws.keys import AwsError, Credentials, Keyring, Signed, verify
-from tests.standins.aws.operations import JSON_OPERATIONS, OPERATIONS, Context, denial
-from tests.standins.aws.render import QueryError, parse_query, render, render_error, service_model
+from tests.standins.aws.operations import Context, denial
+from tests.standins.aws.protocols import answer, error_reply, understand
 from tests.standins.aws.world import AwsWorld
 from tests.standins.loop import LoopThread
 
@@ -82,7 +80,7 @@ class AwsServer:
         """The server's clock: signatures and expiries are judged by it."""
         self.keyring = Keyring(self._clock, world.account)
         self.user: Credentials = self.keyring.user("natproxy")
-        self.imds = InstanceMetadata(self.keyring, world.region, world.account)
+        self.imds = InstanceMetadata(self.keyring, world.region, world.account, world.network)
         self.faults = Faults()
         self.actions: dict[str, Callable[..., object]] = {}
         """More actions for the control API, by name."""
@@ -214,41 +212,41 @@ class AwsServer:
     async def _handle(self, request: Request) -> Reply:
         if request.path == CONTROL_PATH:
             return await self._handle_control(request)
+        reply = await self._answer(request)
+        return replace(reply, headers={"Date": formatdate(self.now(), usegmt=True), **reply.headers})
+
+    async def _answer(self, request: Request) -> Reply:
         if request.path.startswith("/latest/"):
             self._record(Call("imds", {"method": request.method, "path": request.path}))
             return await self._spoil("imds", lambda: self.imds.answer(request), _plain)
         try:
             signed = verify(self.keyring, self.world.region, self.now(), request)
         except AwsError as error:
-            return _error_reply("elasticache", error)
+            return error_reply("elasticache", error)
         return await self._operate(request, signed)
 
     async def _operate(self, request: Request, signed: Signed) -> Reply:
         try:
-            operation, params = _understand(request, signed.service)
+            operation, params = understand(request, signed.service)
         except AwsError as error:
-            return _error_reply(signed.service, error)
+            return error_reply(signed.service, error)
         self._record(Call(operation.name, params, signed.credentials.access_key))
         context = Context(self.world, self.keyring, signed.credentials, self.page_size)
 
-        def answer() -> Reply:
+        def properly() -> Reply:
             try:
                 with self.world.lock:
-                    if signed.service in JSON_OPERATIONS:
-                        output = JSON_OPERATIONS[signed.service][operation.name](context, params)
-                        return Reply(200, render_json(operation, output), CONTENT_TYPE)
-                    output = OPERATIONS[signed.service][operation.name](context, params)
-                return Reply(200, render(operation, output))
+                    return answer(signed.service, operation, context, params)
             except AwsError as error:
-                return _error_reply(signed.service, error)
+                return error_reply(signed.service, error)
             except Exception as error:  # raised by stop(); the client gets a 500
                 self.errors.append(error)
-                return _error_reply(signed.service, AwsError(500, "InternalFailure", repr(error)))
+                return error_reply(signed.service, AwsError(500, "InternalFailure", repr(error)))
 
         def refuse(error: AwsError | None) -> Reply:
-            return _error_reply(signed.service, error or denial(context, signed.service, operation.name, params))
+            return error_reply(signed.service, error or denial(context, signed.service, operation.name, params))
 
-        return await self._spoil(operation.name, answer, refuse)
+        return await self._spoil(operation.name, properly, refuse)
 
     async def _spoil(
         self, operation: str, answer: Callable[[], Reply], refuse: Callable[[AwsError | None], Reply]
@@ -297,48 +295,6 @@ def _spoilt(kind: FaultKind, reply: Reply) -> Reply:
             return Reply(200, b"<Surprise><Answer>42</Answer></Surprise>")
         case _:
             return Reply(200, b"")
-
-
-def _understand(request: Request, service: str) -> tuple[OperationModel, dict[str, object]]:
-    """Find out what is asked; raises the AwsError that AWS answers."""
-    if service in JSON_OPERATIONS:
-        return _understand_json(request, service)
-    if service not in OPERATIONS:
-        raise AwsError(
-            403, "SignatureDoesNotMatch", f"Credential should be scoped to a service served here, not {service}"
-        )
-    body = request.body.decode()
-    action = next((part.removeprefix("Action=") for part in body.split("&") if part.startswith("Action=")), "")
-    if request.method != "POST" or action not in OPERATIONS[service]:
-        raise AwsError(400, "InvalidAction", f"Could not find operation {action}")
-    operation = service_model(service).operation_model(action)
-    try:
-        return operation, parse_query(operation, body)
-    except QueryError as error:
-        raise AwsError(400, "InvalidParameterValue", str(error)) from error
-
-
-def _understand_json(request: Request, service: str) -> tuple[OperationModel, dict[str, object]]:
-    model = service_model(service)
-    name = operation_of(model, request.headers.get("x-amz-target", ""))
-    if request.method != "POST" or name not in JSON_OPERATIONS[service]:
-        raise AwsError(400, "InvalidAction", f"Could not find operation {name}")
-    operation = model.operation_model(name)
-    try:
-        return operation, parse_json(operation, request.body)
-    except QueryError as error:
-        raise AwsError(400, "ValidationException", str(error)) from error
-
-
-def _error_reply(service: str, error: AwsError) -> Reply:
-    if service in JSON_OPERATIONS:
-        # this protocol has 400 for whatever is the caller's fault
-        status = 400 if error.status < 500 else error.status
-        return Reply(status, render_json_error(error.code, error.message), CONTENT_TYPE)
-    known = service if service in OPERATIONS else "elasticache"
-    namespace = str(service_model(known).metadata["xmlNamespace"])
-    body = render_error(namespace, error.code, error.message, is_sender=error.status < 500)
-    return Reply(error.status, body)
 
 
 def _plain(error: AwsError | None) -> Reply:

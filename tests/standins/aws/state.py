@@ -12,6 +12,7 @@ from itertools import count, cycle, islice
 from typing import TypeVar
 
 from tests.standins.aws.names import CacheNames
+from tests.standins.aws.network import Network
 from tests.standins.aws.records import (
     ClusterRecord,
     EventRecord,
@@ -61,6 +62,7 @@ class WorldState:
         self.now = now
         self.zone = Zone(ttl_seconds)
         self.lock = threading.RLock()
+        self.network = Network(self.lock)
         self.groups: dict[str, GroupRecord] = {}
         self.clusters: dict[str, ClusterRecord] = {}
         self.serverless: dict[str, ServerlessRecord] = {}

@@ -10,6 +10,7 @@ from botocore.utils import IMDSRegionProvider
 from mypy_boto3_elasticache import ElastiCacheClient
 
 from tests.standins.aws import AwsServer
+from tests.standins.aws.network import NATPROXY_GROUP, THIS_INSTANCE
 
 
 @pytest.fixture
@@ -100,3 +101,24 @@ def test_metadata_can_fail(aws: AwsServer) -> None:
     with pytest.raises(NoCredentialsError):
         client.describe_cache_clusters()
     client.close()
+
+
+def test_the_interfaces_are_told(aws: AwsServer) -> None:
+    with_token = {"x_aws_ec2_metadata_token": token(aws)}
+
+    def told(path: str) -> tuple[int, str]:
+        return asked(aws, "GET", f"/latest/meta-data/{path}", **with_token)
+
+    mac = told("mac")[1]
+    assert told("network/interfaces/macs/") == (200, f"{mac}/")
+    below = f"network/interfaces/macs/{mac}"
+    assert told(f"{below}/security-group-ids") == (200, NATPROXY_GROUP)
+    assert told(f"{below}/interface-id")[1].startswith("eni-")
+    assert (told("local-ipv4")[1], told(f"{below}/local-ipv4s")[1]) == ("10.0.0.55", "10.0.0.55")
+    assert told("instance-id") == (200, THIS_INSTANCE)
+    assert told("security-groups") == (200, "natproxy")
+    assert told("public-ipv4") == told(f"{below}/public-ipv4s") == (200, "203.0.113.73")
+    aws.world.network.associate("203.0.113.73", None)
+    assert told("public-ipv4")[0] == told(f"{below}/public-ipv4s")[0] == 404
+    aws.world.network.add_interface(0x11, "10.0.1.55", THIS_INSTANCE)
+    assert told("network/interfaces/macs")[1].splitlines() == [f"{mac}/", "0e:00:00:00:00:11/"]

@@ -82,3 +82,11 @@ def test_a_taken_port_is_said_and_leaves_nothing_behind(aws: AwsServer, world: A
     with pytest.raises(OSError, match="in use"):
         AwsServer(world, port=port).start()
     assert threading.active_count() == before
+
+
+def test_the_date_of_an_answer_is_the_server_s(aws: AwsServer, client: ElastiCacheClient) -> None:
+    aws.now = lambda: 1_800_000_000.0
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch") as refused:
+        client.describe_cache_clusters()
+    headers = refused.value.response["ResponseMetadata"]["HTTPHeaders"]
+    assert headers["date"] == "Fri, 15 Jan 2027 08:00:00 GMT"

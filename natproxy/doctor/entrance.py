@@ -1,0 +1,126 @@
+"""Whether this instance's own security groups let clients in on natproxy's ports, and nobody else. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from natproxy.config import Config
+from natproxy.doctor.findings import Check, Finding, Verdict
+from natproxy.doctor.groups import (
+    EVERYWHERE,
+    Passage,
+    Peer,
+    Rule,
+    SecurityGroup,
+    is_covered,
+    let_in,
+    passage,
+    prefix_lists,
+    shut_out,
+    written,
+)
+from natproxy.model import Network, Route
+
+_Askers = Mapping["Network | None", Sequence[int]]
+"""Who may connect (None = whoever has a certificate), and on which ports."""
+
+
+def entrance_findings(
+    config: Config, routes: Sequence[Route], groups: Sequence[SecurityGroup], region: str
+) -> list[Finding]:
+    """Judge the inbound rules of this instance's groups against ``clients.allow`` of every route."""
+    if config.is_loopback_only:
+        evidence = "natproxy listens on loopback only: no rule lets anyone in, and none needs to"
+        return [Finding(Check.SECURITY_GROUPS, "", Verdict.GOOD, evidence)]
+    if not routes or not groups:
+        return []
+    return [*_missing(routes, groups, region), *_too_wide(routes, groups, region)]
+
+
+def _askers(routes: Sequence[Route]) -> _Askers:
+    found: dict[Network | None, list[int]] = {}
+    for route in routes:
+        for network in (None,) if route.allow is None else route.allow:
+            if network is None or not network.is_loopback:
+                found.setdefault(network, []).append(route.port)
+    return found
+
+
+def _missing(routes: Sequence[Route], groups: Sequence[SecurityGroup], region: str) -> Iterator[Finding]:
+    """Look for those who may connect and are kept away."""
+    rules = [rule for group in groups for rule in group.inbound]
+    named = " and ".join(map(str, groups))
+    for network, ports in _askers(routes).items():
+        by_passage: dict[Passage, list[int]] = {}
+        for port in ports:
+            by_passage.setdefault(_passage(rules, port, network), []).append(port)
+        subject = "anyone with a certificate" if network is None else str(network)
+        if shut := by_passage.get(Passage.CLOSED):
+            evidence = f"{named} has no inbound rule that lets {subject} in on TCP {written(shut)}"
+            yield Finding(
+                Check.SECURITY_GROUPS, subject, Verdict.BAD, evidence, _opening(groups[0], shut, network, region)
+            )
+        if unsure := by_passage.get(Passage.UNSURE):
+            lists = ", ".join(sorted({name for port in unsure for name in prefix_lists(rules, port)}))
+            evidence = f"{named} lets {lists} in on TCP {written(unsure)}: whether {subject} is in there is not known"
+            mend = f"aws ec2 get-managed-prefix-list-entries --prefix-list-id {lists.partition(',')[0]}"
+            yield Finding(Check.SECURITY_GROUPS, subject, Verdict.UNKNOWN, evidence, mend)
+        if free := by_passage.get(Passage.OPEN):
+            evidence = f"{named} lets {subject} in on TCP {written(free)}"
+            yield Finding(Check.SECURITY_GROUPS, subject, Verdict.GOOD, evidence)
+
+
+def _passage(rules: Sequence[Rule], port: int, network: Network | None) -> Passage:
+    if network is not None:
+        return passage(rules, port, Peer(network))
+    return Passage.OPEN if any(rule.holds(port) for rule in rules) else Passage.CLOSED
+
+
+def _opening(group: SecurityGroup, ports: Sequence[int], network: Network | None, region: str) -> str:
+    if network is not None:
+        return let_in(group.id, ports, network, region)
+    return f"let them in from where they are; for everywhere: {let_in(group.id, ports, EVERYWHERE[0], region)}"
+
+
+def _too_wide(routes: Sequence[Route], groups: Sequence[SecurityGroup], region: str) -> Iterator[Finding]:
+    """Look for ports that are open to the world while ``clients.allow`` is narrower."""
+    for group in groups:
+        for rule in group.inbound:
+            for world in (network for network in EVERYWHERE if network in rule.networks):
+                narrow = [route for route in routes if rule.holds(route.port) and _is_narrower(route, world)]
+                if narrow:
+                    yield _wide(group=group, rule=rule, world=world, narrow=narrow, groups=groups, region=region)
+
+
+def _is_narrower(route: Route, world: Network) -> bool:
+    return route.allow is not None and not is_covered(world, route.allow)
+
+
+def _wide(
+    *,
+    group: SecurityGroup,
+    rule: Rule,
+    world: Network,
+    narrow: Sequence[Route],
+    groups: Sequence[SecurityGroup],
+    region: str,
+) -> Finding:
+    ports = written(route.port for route in narrow)
+    evidence = (
+        f"{group} lets the whole world ({world}) in on TCP {ports}, and clients.allow only some: natproxy turns the "
+        "others away, one by one"
+    )
+    rest = [other for each in groups for other in each.inbound if other is not rule]
+    lines = [
+        let_in(group.id, shut, network, region)
+        for network, asked in _askers(narrow).items()
+        if network is not None
+        and (shut := [port for port in asked if passage(rest, port, Peer(network)) is Passage.CLOSED])
+    ]
+    return Finding(
+        Check.SECURITY_GROUPS,
+        f"{group.id} {world}",
+        Verdict.WARNING,
+        evidence,
+        " && ".join((*lines, shut_out(group.id, rule, world, region))),
+    )

@@ -1,0 +1,63 @@
+"""Whether natproxy's own user may read a file that root can. I/O: reads the file system and the list of users."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """The user that natproxy runs as."""
+
+    name: str
+    uid: int
+    gids: frozenset[int]
+
+
+def reader_of(state_dir: Path) -> Reader | None:
+    """Return the owner of the state_dir, which is natproxy's own user; None where there is none yet, or it is root."""
+    try:
+        uid = state_dir.stat().st_uid
+    except OSError:
+        return None
+    if uid == 0:
+        return None
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return Reader(f"uid {uid}", uid, frozenset())
+    return Reader(user.pw_name, uid, frozenset(os.getgrouplist(user.pw_name, user.pw_gid)))
+
+
+def hindrance(path: Path, reader: Reader) -> str:
+    """Say what keeps a user from reading a file, by owner, group and mode; empty where nothing does.
+
+    What access control lists and the like give or take is not looked at; a file that is not there is nobody's fault.
+    """
+    try:
+        for directory in reversed(path.absolute().parents):
+            if not _may(directory, reader, stat.S_IXOTH):
+                return f"the directory {_shown(directory)} does not let {reader.name} through"
+        if not _may(path, reader, stat.S_IROTH):
+            return f"{_shown(path)} cannot be read by {reader.name}"
+    except OSError:
+        pass
+    return ""
+
+
+def _may(path: Path, reader: Reader, bit: int) -> bool:
+    status = path.stat()
+    if status.st_uid == reader.uid:
+        return bool(status.st_mode & bit << 6)
+    if status.st_gid in reader.gids:
+        return bool(status.st_mode & bit << 3)
+    return bool(status.st_mode & bit)
+
+
+def _shown(path: Path) -> str:
+    status = path.stat()
+    return f"{path} (mode {stat.S_IMODE(status.st_mode):04o}, {path.owner()}:{path.group()})"

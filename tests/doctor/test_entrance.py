@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import ipaddress
+
+from natproxy.doctor.entrance import entrance_findings
+from natproxy.doctor.findings import Finding, Verdict
+from natproxy.doctor.groups import Rule, SecurityGroup
+from natproxy.model import Network, Route
+from tests.plan.samples import GUIDE, config, route
+
+CLIENT = ipaddress.ip_network("198.51.100.27/32")
+SIX = ipaddress.ip_network("2001:db8::/48")
+WORLD = ipaddress.ip_network("0.0.0.0/0")
+
+
+def routes(*allow: Network, ports: tuple[int, ...] = (6379, 6380, 11211)) -> list[Route]:
+    return [route(port=port, allow=allow) for port in ports]
+
+
+def look(served: list[Route], *rules: Rule, text: str = GUIDE) -> list[Finding]:
+    group = SecurityGroup("sg-0ours", "natproxy", inbound=rules)
+    return entrance_findings(config(text), served, [group], "eu-west-1")
+
+
+def test_every_network_of_allow_is_judged_by_itself() -> None:
+    found = look(routes(CLIENT, SIX), Rule(6379, 6380, networks=(CLIENT, SIX)), Rule(11211, 11211, networks=(SIX,)))
+    assert [(one.subject, one.verdict) for one in found] == [
+        (str(CLIENT), Verdict.BAD),
+        (str(CLIENT), Verdict.GOOD),
+        (str(SIX), Verdict.GOOD),
+    ]
+    assert found[0].evidence.endswith("has no inbound rule that lets 198.51.100.27/32 in on TCP 11211")
+    assert found[0].mend == (
+        "aws ec2 authorize-security-group-ingress --group-id sg-0ours --protocol tcp --port 11211 "
+        "--cidr 198.51.100.27/32 --region eu-west-1"
+    )
+    assert found[1].evidence.endswith("on TCP 6379-6380")
+
+
+def test_several_groups_count_as_one() -> None:
+    groups = [
+        SecurityGroup("sg-1", inbound=(Rule(6379, 6380, networks=(CLIENT,)),)),
+        SecurityGroup("sg-2", inbound=(Rule(11211, 11211, networks=(CLIENT,)),)),
+    ]
+    found = entrance_findings(config(), routes(CLIENT), groups, "")
+    assert [one.verdict for one in found] == [Verdict.GOOD]
+    assert "sg-1 and sg-2" in found[0].evidence
+
+
+def test_the_world_is_let_in_by_mistake() -> None:
+    rule = Rule(0, 65535, networks=(WORLD,), has_all_protocols=True)
+    good, wide = look(routes(CLIENT, ports=(6379,)), rule)
+    assert good.verdict is Verdict.GOOD
+    assert (wide.subject, wide.verdict) == ("sg-0ours 0.0.0.0/0", Verdict.WARNING)
+    first, last = wide.mend.split(" && ")
+    assert "authorize-security-group-ingress" in first  # or the client would be shut out, too
+    assert "--cidr 198.51.100.27/32" in first
+    assert "revoke-security-group-ingress" in last
+    assert "IpProtocol=-1" in last
+    wide = look(routes(CLIENT, ports=(6379,)), rule, Rule(6379, 6379, networks=(CLIENT,)))[1]
+    assert wide.mend.startswith("aws ec2 revoke")
+
+
+def test_the_world_is_let_in_on_purpose() -> None:
+    rule = Rule(6379, 6379, networks=(WORLD,))
+    assert [one.verdict for one in look(routes(WORLD, ports=(6379,)), rule)] == [Verdict.GOOD]
+    by_certificate = [route(port=6379, allow=None)]
+    assert [one.verdict for one in look(by_certificate, rule)] == [Verdict.GOOD]
+    assert [one.verdict for one in look(routes(CLIENT, ports=(6400,)), rule)] == [Verdict.BAD]
+
+
+def test_who_has_a_certificate_must_be_let_in_from_somewhere() -> None:
+    by_certificate = [route(port=6379, allow=None)]
+    assert look(by_certificate, Rule(6379, 6379, groups=frozenset({"sg-2"})))[0].verdict is Verdict.GOOD
+    bad = look(by_certificate)[0]
+    assert (bad.subject, bad.verdict) == ("anyone with a certificate", Verdict.BAD)
+    assert "for everywhere: aws ec2 authorize" in bad.mend
+
+
+def test_a_prefix_list_is_not_judged() -> None:
+    found = look(routes(CLIENT, ports=(6379,)), Rule(6379, 6379, prefix_lists=frozenset({"pl-1"})))
+    assert [(one.verdict, one.subject) for one in found] == [(Verdict.UNKNOWN, str(CLIENT))]
+    assert "whether 198.51.100.27/32 is in there is not known" in found[0].evidence
+
+
+def test_loopback_needs_no_rule() -> None:
+    text = "listen: {address: 127.0.0.1}\n" + GUIDE
+    assert [one.verdict for one in look(routes(CLIENT), text=text)] == [Verdict.GOOD]
+    assert look(routes(ipaddress.ip_network("127.0.0.0/8"))) == []
+    assert entrance_findings(config(), [], [], "") == []
