@@ -2,19 +2,22 @@
 #
 #   make PYTHON=python3.13 ...    another Python for the virtual environment
 #   make test ARGS="-k drain"     arguments for pytest (or for the bench)
+#   make test JOBS=4              tests side by side (each spends much of its time waiting)
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
 SCANNER := $(VENV)/scanner
 CLIENTS := $(VENV)/clients
 PLOTS := $(VENV)/plots
+ANSIBLE := $(VENV)/ansible
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-once test check lint format servers scanner clients peers plots lock wheel bench bench-quick clean FORCE
+.PHONY: help venv demo demo-once test test-system check lint format servers scanner clients ansible peers plots lock wheel bench bench-quick clean FORCE
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -34,8 +37,12 @@ demo: $(STAMP) ## a small AWS, caches, natproxy and a client, told as a story, t
 demo-once: $(STAMP) ## the same story, ending by itself
 	@$(PY) -m tests.demo --once
 
-test: $(STAMP) servers scanner clients ## all tests (as root on Debian also those with real servers and network namespaces)
-	@$(PY) -m pytest $(ARGS)
+test: $(STAMP) servers scanner clients ansible ## all tests (as root on Debian also those with real servers and network namespaces)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+test-system: $(STAMP) servers ansible ## the unit and the Ansible role on a Debian machine of their own (needs root on Debian; eight minutes)
+	@sh .ci/system
+	@$(PY) -m pytest tests/system $(ARGS)
 
 check: lint test ## lint and test
 
@@ -58,6 +65,9 @@ scanner: $(STAMP) ## the TLS scanner that a test needs, in a virtual environment
 clients: $(STAMP) servers ## the cluster clients that tests run, in directories of their own
 	@sh .ci/extra $(PY) $(CLIENTS) requirements-clients.lock "the clients of Python" "Tests will be skipped"
 	@sh .ci/node tests/clients
+
+ansible: $(STAMP) ## ansible-core and the linters of ansible/, in a virtual environment of their own
+	@sh .ci/extra $(PY) $(ANSIBLE) requirements-ansible.lock "Ansible" "Tests will be skipped"
 
 peers: ## the proxies that the bench measures: installed as root on Debian, else named
 	@sh .ci/peers

@@ -190,7 +190,12 @@ def test_a_way_out_of_the_repository_is_found() -> None:
 
 
 def test_the_lock_files_name_no_registry() -> None:
-    for name in ("requirements.lock", "requirements-dev.lock", "requirements-clients.lock"):
+    for name in (
+        "requirements.lock",
+        "requirements-dev.lock",
+        "requirements-clients.lock",
+        "requirements-ansible.lock",
+    ):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert "--hash=sha256:" in text
         assert "://" not in text
