@@ -117,7 +117,7 @@ class Spawned:
         self._popen.kill()
         self._popen.wait()
 
-    def end(self, seconds: float = 5.0) -> int:
+    def end(self, seconds: float = 20.0) -> int:
         """End the program with SIGTERM, and after ``seconds`` with SIGKILL; return its exit status."""
         self._popen.terminate()
         try:
@@ -257,7 +257,7 @@ class Namespaces:
         for spawned in self._spawned:
             spawned.signal(signal.SIGTERM)
         for spawned in self._spawned:
-            spawned.end()
+            spawned.end(5.0)
         self._spawned.clear()
         if self._guardian.returncode is None:
             self._guardian.communicate(b"\n")
