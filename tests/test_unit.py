@@ -121,7 +121,7 @@ def test_the_watchdog_is_slower_than_what_feeds_it_and_a_stop_has_time() -> None
 
 
 def test_the_names_of_all_kept_sockets_fit_into_one_variable() -> None:
-    longest = kept_name("2001:db8:1111:2222:3333:4444:5555:6666", 65535)
+    longest = kept_name("2001:db8:1111:2222:3333:4444:5555:6666", 65535, "my-redis-0001/my-redis-0001-001")
     assert int(one("FileDescriptorStoreMax")) * (len(longest) + 1) < MAX_VARIABLE_BYTES
 
 

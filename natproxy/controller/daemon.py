@@ -30,7 +30,7 @@ from natproxy.controller.metrics import Metrics
 from natproxy.controller.sockets import Sockets
 from natproxy.controller.statefile import State, StateFile, make_directory
 from natproxy.controller.stateformat import STATE_FILE
-from natproxy.controller.systemd import Notifier, inherited, take_environ
+from natproxy.controller.systemd import Notifier, inherited, is_open, take_environ
 from natproxy.controller.web import Admin
 from natproxy.errors import NatproxyError
 from natproxy.tasks import TaskOwner
@@ -94,7 +94,8 @@ class Daemon:
         self._config = config
         self._spawner = spawner
         self._exit_at_once = exit_at_once
-        self._descriptors = inherited(environ, os.getpid())
+        # What is not open now may soon be something of our own.
+        self._descriptors = [(fd, name) for fd, name in inherited(environ, os.getpid()) if is_open(fd)]
         self._notifier = Notifier(environ)
         self._metrics = Metrics(__version__, CollectorRegistry())
         self._stopping = asyncio.Event()
@@ -189,7 +190,7 @@ class Daemon:
         self._tasks.start("reload", self._reload_by_signal())
 
     async def _reload_by_signal(self) -> None:
-        self.engine.reload()
+        await self.engine.reload()
 
     async def _main_loop(self) -> None:
         tick_seconds = min(TICK_SECONDS, self._notifier.watchdog_seconds or TICK_SECONDS)
@@ -205,7 +206,7 @@ class Daemon:
         if self._admin is not None and asyncio.get_running_loop().time() >= self._control_due:
             self._control_due = float("inf")
             self._tasks.start("control socket", self._open_control_again(self._admin))
-        self._notifier.watchdog()
+        self._notifier.alive()
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         # A part that is not there any more must not go unnoticed: whoever started natproxy starts it anew.

@@ -55,7 +55,7 @@ class Desk:
 
     async def reload(self) -> ReloadVerdict:
         """Read the config again, all or nothing."""
-        return self._engine.reload()
+        return await self._engine.reload()
 
     def release(self, name: str) -> str:
         """Give a gone node's port back."""

@@ -78,6 +78,8 @@ class Engine:
         self._notifier = notifier
         self._tasks = tasks
         self._name_came = asyncio.Event()
+        self._has_started = asyncio.Event()
+        self._is_stopping = False
         self._is_discovered = False
         self._is_held_back = False
         self._discovering: asyncio.Task[None] | None = None
@@ -102,6 +104,7 @@ class Engine:
         self.sockets.close_unclaimed()
         self._discover_if_asked_to()
         self._show()
+        self._has_started.set()
 
     def _settle_known(self) -> None:
         """Serve the caches of which it is known where all their routes lead.
@@ -148,6 +151,7 @@ class Engine:
 
     async def stop(self) -> None:
         """Stop accepting, let connections end for as long as the config gives them, end all."""
+        self._is_stopping = True
         self.knowledge.save_addresses(at_once=True)
         self.sockets.close_all()
         await self.workers.stop(self.config.timeouts.stop)
@@ -341,8 +345,11 @@ class Engine:
 
     # What the operator asks for.
 
-    def reload(self) -> ReloadVerdict:
-        """Read the config again, all or nothing."""
+    async def reload(self) -> ReloadVerdict:
+        """Read the config again, all or nothing, once the start is done: it says READY=1, and serves all names."""
+        await self._has_started.wait()
+        if self._is_stopping:
+            return ReloadVerdict(False, "natproxy is stopping")
         self._notifier.reloading(self.status)
         try:
             verdict = self._reload()

@@ -16,6 +16,8 @@ from natproxy.controller.systemd import Notifier
 RETRY_SECONDS = 5.0
 """How long systemd is left alone after it did not read: each try may block for a moment."""
 BARRIER_SECONDS = 1.0
+LETTING_GO_SECONDS = 1.0
+"""How long systemd, which closes in a process of its own, may hold what it has given up."""
 
 
 class Keeping:
@@ -29,6 +31,8 @@ class Keeping:
         self._has_released = False
         """Whether systemd may still hold what it was told to give up."""
         self._retry_at = float("-inf")
+        self._is_gone_at = float("-inf")
+        """When nothing that was given up is held any more."""
 
     def keep(self, name: str, sock: socket.socket) -> None:
         """Have a socket kept under ``name`` until it is released, also when this process has ended."""
@@ -57,11 +61,16 @@ class Keeping:
                 self._retry_at = self._clock() + RETRY_SECONDS
 
     def settle(self) -> None:
-        """Wait, but not for long, until systemd holds nothing that was released. Blocks."""
+        """Wait, but not for long, until systemd has given up what was released. Blocks."""
         self.flush()
         if not self._has_released or self._clock() < self._retry_at:
             return
         if self._notifier.barrier(BARRIER_SECONDS):
             self._has_released = False
+            self._is_gone_at = self._clock() + LETTING_GO_SECONDS
         else:
             self._retry_at = self._clock() + RETRY_SECONDS
+
+    def is_letting_go(self) -> bool:
+        """Say whether systemd may still be closing what it has given up: that a port is in use need not last."""
+        return self._clock() < self._is_gone_at

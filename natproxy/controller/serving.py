@@ -25,7 +25,7 @@ from natproxy.controller.tally import Tally
 from natproxy.controller.terms import serve_message
 from natproxy.controller.workers import Workers
 from natproxy.model import Address, Outcome, Route
-from natproxy.plan.changes import ends_connections, plan_changes
+from natproxy.plan.changes import destination, ends_connections, plan_changes
 from natproxy.plan.endings import Ending, Facts, How, Live, ending, facts_of
 
 _log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class Serving:
     def _bind(self, route: Route) -> Sequence[socket.socket] | None:
         port = route.port
         try:
-            sockets = self._sockets.open(port)
+            sockets = self._sockets.open(port, destination(route))
         except BindError as error:
             known = self.not_open.get(port)
             if known is None or known.reason != str(error):
@@ -159,6 +159,7 @@ class Serving:
         old = self.current[route.port]
         dialled_before = self.addresses(route.port)
         self.current[route.port] = route
+        self._sockets.open(route.port, destination(route))
         self._send(route)
         if ends_connections(old, route, is_reload=is_reload):
             facts = Facts(route.key.kind, is_route_changed=True, drain_seconds=route.limits.drain_seconds)

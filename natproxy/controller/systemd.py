@@ -21,6 +21,15 @@ _MAX_DESCRIPTORS = 65536
 _MEANT_FOR_ONE = ("LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "FDSTORE")
 
 
+def is_open(fd: int) -> bool:
+    """Say whether ``fd`` is a descriptor of this process."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
 def take_environ(environ: MutableMapping[str, str]) -> dict[str, str]:
     """Return a copy of ``environ``, and take what systemd means for this process alone out of what children inherit."""
     copy = dict(environ)
@@ -58,8 +67,9 @@ class Notifier:
     ) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._monotonic_ns = monotonic_ns
+        self._is_ready_untold = False
         self.watchdog_seconds = _watchdog_seconds(environ, os.getpid() if pid is None else pid)
-        """How often to call ``watchdog``: half of what systemd allows. None where it does not watch this process."""
+        """How often to call ``alive``: half of what systemd allows. None where it does not watch this process."""
 
     @property
     def is_active(self) -> bool:
@@ -67,8 +77,8 @@ class Notifier:
         return self._address is not None
 
     def ready(self, status: str = "") -> None:
-        """Say that the start, or a reload, is done."""
-        self._send("READY=1", _status(status))
+        """Say that the start, or a reload, is done; where it cannot be said now, ``alive`` says it."""
+        self._is_ready_untold = not self._send("READY=1", _status(status))
 
     def reloading(self, status: str = "") -> None:
         """Say that a reload has begun; ``ready`` ends it. Needed by Type=notify-reload."""
@@ -83,9 +93,11 @@ class Notifier:
         """Set the line that ``systemctl status`` shows."""
         self._send(_status(text))
 
-    def watchdog(self) -> None:
-        """Say that the daemon is alive."""
-        self._send("WATCHDOG=1")
+    def alive(self) -> None:
+        """Say that the daemon is alive, and what else must not be lost; to be called about once a second."""
+        # A start that is never told to be done is ended (TimeoutStartSec), however well all goes.
+        is_told = self._send("WATCHDOG=1", "READY=1" if self._is_ready_untold else "")
+        self._is_ready_untold = self._is_ready_untold and not is_told
 
     def keep(self, name: str, fd: int) -> bool:
         """Have a copy of ``fd`` kept over restarts; False where the message could not be sent.

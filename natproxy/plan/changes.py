@@ -35,3 +35,8 @@ def ends_connections(old: Route, new: Route, *, is_reload: bool) -> bool:
     is_moved = old.key.kind is Kind.STATIC and old.target != new.target
     has_other_mode = old.client_tls != new.client_tls or (is_reload and old.node_tls != new.node_tls)
     return is_moved or old.key != new.key or has_other_mode
+
+
+def destination(route: Route) -> str:
+    """Say what whoever connects to the route's port relies on reaching, also where natproxy is restarted meanwhile."""
+    return f"{route.key} {route.target}" if route.key.kind is Kind.STATIC else str(route.key)

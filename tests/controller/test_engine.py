@@ -118,6 +118,16 @@ async def test_a_broken_file_keeps_the_old_state_and_says_why(host: Host) -> Non
         assert shown(daemon, 'natproxy_config_reloads_total{result="refused"}') == "1.0"
 
 
+async def test_a_reload_that_comes_after_the_stop_began_is_refused(host: Host) -> None:
+    async with host.running() as (daemon, task):
+        daemon._stopping.set()
+        assert await task == 0
+        host.write(f"static: [{{name: legacy, port: {host.static}, target: '127.0.0.1:{host.nobody}'}}]")
+        verdict = await Desk(daemon.engine).reload()
+        assert (verdict.ok, verdict.message) == (False, "natproxy is stopping")
+        assert not daemon.engine.serving.current
+
+
 async def test_what_needs_a_restart_is_told(host: Host) -> None:
     async with host.running() as (daemon, _):
         host.config.write_text(host.config.read_text() + "workers: 2\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from natproxy.controller import keeping as keeping_module
-from natproxy.controller.keeping import RETRY_SECONDS, Keeping
+from natproxy.controller.keeping import LETTING_GO_SECONDS, RETRY_SECONDS, Keeping
 from natproxy.controller.systemd import Notifier
 
 
@@ -122,3 +122,14 @@ def test_a_systemd_that_hangs_is_waited_for_once_and_then_left_alone(
     systemd.now = RETRY_SECONDS
     systemd.keeping.settle()
     assert systemd.heard() == ["BARRIER=1 1"], "it still may hold what was released"
+
+
+def test_what_was_given_up_may_be_held_for_a_moment(systemd: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    systemd.keeping.settle()
+    assert not systemd.keeping.is_letting_go(), "nothing was given up"
+    systemd.keeping.release("a")
+    monkeypatch.setattr(Notifier, "barrier", lambda *_: True)
+    systemd.keeping.settle()
+    assert systemd.keeping.is_letting_go()
+    systemd.now = LETTING_GO_SECONDS
+    assert not systemd.keeping.is_letting_go()

@@ -239,6 +239,48 @@ def test_what_nobody_asks_for_is_closed_and_given_up(systemd: Systemd, caplog: p
         socket.create_connection(("127.0.0.1", port))
 
 
+def test_a_socket_whose_port_led_elsewhere_is_closed_and_bound_anew(
+    systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Notifier, "barrier", lambda *_: True)
+    addresses = ["127.0.0.1", "127.0.0.2"]
+    (port,) = free_ports(1)
+    before = Sockets(addresses)
+    fds = passed_on(*before.open(port))
+    before.close_all()
+    names = [kept_name("127.0.0.1", port, "a"), kept_name("127.0.0.2", port, "b")]
+    clients = [socket.create_connection((address, port)) for address in addresses]
+    after = Sockets(addresses, systemd.keeping())
+    after.adopt(zip(fds, names, strict=True))
+    first, second = after.open(port, "a")
+    try:
+        assert systemd.heard() == [
+            f"FDSTOREREMOVE {names[1]}",
+            f"FDSTORE {kept_name('127.0.0.2', port, 'a')}",
+        ]
+        first.accept()[0].close()
+        with pytest.raises(ConnectionResetError):
+            clients[1].recv(1)
+        with pytest.raises(BlockingIOError):
+            second.accept()
+    finally:
+        after.close_all()
+        for client in clients:
+            client.close()
+
+
+def test_a_port_that_comes_to_lead_elsewhere_is_kept_under_another_name(systemd: Systemd) -> None:
+    (port,) = free_ports(1)
+    sockets = Sockets(["127.0.0.1"], systemd.keeping())
+    a, b = (kept_name("127.0.0.1", port, destination) for destination in "ab")
+    try:
+        assert sockets.open(port, "a") == sockets.open(port, "b")
+        sockets.close(port)
+        assert systemd.heard() == [f"FDSTORE {a}", f"FDSTOREREMOVE {a}", f"FDSTORE {b}", f"FDSTOREREMOVE {b}"]
+    finally:
+        sockets.close_all()
+
+
 def strange_udp() -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
@@ -248,6 +290,14 @@ def strange_udp() -> socket.socket:
 def strange_silent() -> socket.socket:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+def strange_shared() -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
     return sock
 
 
@@ -263,6 +313,7 @@ def strange_unix() -> socket.socket:
     [
         (strange_udp, ["127.0.0.1"], "is not a listening TCP socket"),
         (strange_silent, ["127.0.0.1"], "is not a listening TCP socket"),
+        (strange_shared, ["127.0.0.1"], "lets other processes listen beside it"),
         (strange_unix, ["127.0.0.1"], "is not a listening TCP socket"),
         (lambda: listening("127.0.0.2"), ["127.0.0.1", "::1"], "which is not one of listen.address"),
         (lambda: listening("127.0.0.1"), ["0.0.0.0"], "which is not one of listen.address"),
@@ -322,4 +373,5 @@ def test_a_good_socket_under_another_name_is_kept_under_its_own(systemd: Systemd
 def test_names_are_fit_for_the_protocol_and_tell_sockets_apart() -> None:
     names = {kept_name(address, port) for address in ("0.0.0.0", "::", "::1", "2001:db8::1") for port in (6379, 637)}
     assert len(names) == 8
+    assert len({kept_name("::", 6379, destination) for destination in ("", "a", "b")}) == 3
     assert all(name.isascii() and ":" not in name for name in names)

@@ -32,7 +32,7 @@ def test_every_message_arrives(systemd: tuple[str, socket.socket]) -> None:
     notifier.ready("serving")
     notifier.reloading()
     notifier.ready()
-    notifier.watchdog()
+    notifier.alive()
     notifier.stopping("bye")
     assert [receiver.recv(4096).decode() for _ in range(6)] == [
         "STATUS=waiting for AWS",
@@ -42,6 +42,17 @@ def test_every_message_arrives(systemd: tuple[str, socket.socket]) -> None:
         "WATCHDOG=1",
         "STOPPING=1\nSTATUS=bye",
     ]
+
+
+def test_a_ready_that_could_not_be_told_is_told_later(tmp_path: Path) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    notifier.ready("serving")
+    notifier.alive()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        notifier.alive()
+        notifier.alive()
+        assert [receiver.recv(4096) for _ in range(2)] == [b"WATCHDOG=1\nREADY=1", b"WATCHDOG=1"]
 
 
 def test_the_reload_s_time_is_the_monotonic_clock_s(systemd: tuple[str, socket.socket]) -> None:
@@ -140,7 +151,7 @@ def test_without_systemd_nothing_happens(environ: dict[str, str]) -> None:
     assert not notifier.is_active
     assert notifier.watchdog_seconds is None
     notifier.ready("x")
-    notifier.watchdog()
+    notifier.alive()
 
 
 def test_a_systemd_that_is_gone_harms_nobody(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natproxy.model import Endpoint, Kind, Limits, Mode, NodeId, Plan, Route, RouteKey
-from natproxy.plan.changes import ends_connections, plan_changes
+from natproxy.plan.changes import destination, ends_connections, plan_changes
 from tests.plan.samples import route
 
 routes = st.builds(
@@ -155,3 +155,22 @@ def test_another_key_on_the_port_ends_connections_whoever_brings_it(*, is_reload
 def test_a_static_routes_new_target_ends_its_connections() -> None:
     old = route(Kind.STATIC, Mode.STATIC)
     assert ends_connections(old, dataclasses.replace(old, target=Endpoint("new", 6379)), is_reload=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "expected"),
+    [
+        (Kind.NODE, {}, True),
+        (Kind.NODE, {"target": Endpoint("renamed-by-aws", 6379)}, True),
+        (Kind.NODE, {"key": RouteKey("c", Kind.NODE, NodeId("c-002", "0001"))}, False),
+        (Kind.PRIMARY, {"key": RouteKey("c", Kind.READER)}, False),
+        (Kind.PRIMARY, {"key": RouteKey("other", Kind.PRIMARY)}, False),
+        (Kind.STATIC, {"target": Endpoint("new", 6379)}, False),
+        (Kind.STATIC, {"key": RouteKey("other", Kind.STATIC)}, False),
+        (Kind.STATIC, {"limits": Limits(drain_seconds=1.0)}, True),
+    ],
+)
+def test_whoever_connects_to_a_port_relies_on_its_node_endpoint_or_target(
+    kind: Kind, change: dict[str, Any], expected: bool
+) -> None:
+    assert (destination(route(kind)) == destination(route(kind, **change))) is expected

@@ -22,6 +22,8 @@ from tests.scenarios.waiting import Heard, eventually
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 _CREDENTIALS = struct.Struct("iII")
+_CLOSING_SECONDS = 0.2
+"""How long what has been given up is held: systemd closes it in a process of its own, whenever that comes to it."""
 
 
 class Systemd:
@@ -33,8 +35,11 @@ class Systemd:
         """Every message that is not the daemon harness's alone."""
         self.pid_offset = 0
         """What LISTEN_PID is wrong by."""
+        self.told_too_many = 0
+        """What LISTEN_FDS is wrong by."""
         self._most = most
         self._store: list[tuple[str, int]] = []
+        self._closing: list[threading.Timer] = []
         self._lock = threading.Lock()
         self._daemon = daemon
         self._notify_path, self._ask_path = directory / "systemd", directory / "launch"
@@ -58,6 +63,8 @@ class Systemd:
     ) -> None:
         os.close(self._ring)
         self._thread.join(20)
+        for closing in self._closing:
+            closing.join()
         self.forget_all()
         for sock in (self._notify, self._asked):
             sock.close()
@@ -132,7 +139,8 @@ class Systemd:
             if "FDSTOREREMOVE" in told:
                 for one in [kept for kept in self._store if kept[0] == name]:
                     self._store.remove(one)
-                    os.close(one[1])
+                    self._closing.append(closing := threading.Timer(_CLOSING_SECONDS, os.close, [one[1]]))
+                    closing.start()
             elif "FDSTORE" in told:
                 assert told["FDPOLL"] == "0"
                 known = {_identity(fd) for _, fd in self._store}
@@ -145,7 +153,7 @@ class Systemd:
         with asker, self._lock:
             environ = {"NOTIFY_SOCKET": str(self._notify_path)}
             if self._store:
-                environ["LISTEN_FDS"] = str(len(self._store))
+                environ["LISTEN_FDS"] = str(len(self._store) + self.told_too_many)
                 environ["LISTEN_FDNAMES"] = ":".join(name for name, _ in self._store)
                 environ["LISTEN_PID"] = str(self.pid_offset)
             socket.send_fds(asker, [json.dumps(environ).encode()], [fd for _, fd in self._store])

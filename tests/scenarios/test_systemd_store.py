@@ -16,7 +16,7 @@ import pytest
 from natproxy.controller.sockets import kept_name
 from tests.scenarios.conftest import Natproxies
 from tests.scenarios.daemon import FIRST_PORT, Daemon, OwnAddress, wait_for_end
-from tests.scenarios.peers import connect, is_refused
+from tests.scenarios.peers import PlainNode, connect, is_refused
 from tests.scenarios.systemd import Systemd
 from tests.scenarios.waiting import PATIENCE_SECONDS, eventually
 
@@ -76,6 +76,12 @@ class Callers:
             assert self._changed.wait_for(lambda: self.served >= least, 3 * PATIENCE_SECONDS), self.failures
 
 
+def kept(daemon: Daemon, port: int = PORT, address: str = "") -> str:
+    """What the socket of a static route of the config is kept under."""
+    (name, target), *_ = ((one["name"], one["target"]) for one in daemon.config["static"] if one["port"] == port)
+    return kept_name(address or daemon.ip, port, f"{name}:static {target}")
+
+
 @pytest.fixture
 def daemon(natproxy: Natproxies, echo: str) -> Daemon:
     return natproxy.prepare(static=[{"name": "a", "port": PORT, "target": echo}])
@@ -98,7 +104,7 @@ def test_restarts_under_clients_that_reconnect_refuse_and_drop_none(
 ) -> None:
     daemon.config["workers"] = workers
     daemon.start()
-    systemd.keeps(kept_name(daemon.ip, PORT))
+    systemd.keeps(kept(daemon))
     with Callers(daemon.ip, PORT) as callers:
         for _ in range(4):
             callers.go_on()
@@ -107,7 +113,7 @@ def test_restarts_under_clients_that_reconnect_refuse_and_drop_none(
         callers.go_on()
     assert callers.failures == []
     assert [line["sockets"] for line in daemon.logged("kept sockets are taken over")] == [1] * 4
-    systemd.keeps(kept_name(daemon.ip, PORT))
+    systemd.keeps(kept(daemon))
 
 
 def test_who_connects_while_none_runs_waits_and_is_served(daemon: Daemon, systemd: Systemd) -> None:
@@ -167,8 +173,8 @@ def test_a_reload_gives_up_what_it_closes_and_a_port_that_returns_is_kept_again(
     daemon: Daemon, systemd: Systemd, echo: str
 ) -> None:
     daemon.start()
-    a, b = (kept_name(daemon.ip, port) for port in (PORT, PORT + 1))
     daemon.config["static"].append({"name": "b", "port": PORT + 1, "target": echo})
+    a, b = (kept(daemon, port) for port in (PORT, PORT + 1))
     with Callers(daemon.ip, PORT) as callers:
         for _ in range(2):
             daemon.reload()
@@ -193,12 +199,12 @@ def test_a_port_that_was_taken_out_of_the_config_meanwhile_is_closed_at_the_star
 ) -> None:
     daemon.config["static"].append({"name": "b", "port": PORT + 1, "target": echo})
     daemon.start()
-    systemd.keeps(*(kept_name(daemon.ip, port) for port in (PORT, PORT + 1)))
+    systemd.keeps(kept(daemon), kept(daemon, PORT + 1))
     assert daemon.stop() == 0
     daemon.config["static"].pop()
     daemon.start()
     assert daemon.wait_for_log("kept socket is closed, no route wants it")["port"] == PORT + 1
-    systemd.keeps(kept_name(daemon.ip, PORT))
+    systemd.keeps(kept(daemon))
     eventually(lambda: is_refused(daemon.ip, PORT + 1), "nobody listens any more")
     assert answers(daemon)
 
@@ -210,13 +216,13 @@ def test_a_changed_listen_address_closes_the_old_one_and_keeps_what_stays(
     try:
         daemon.config["listen"]["address"] = [daemon.ip, other.ip]
         daemon.start()
-        systemd.keeps(kept_name(daemon.ip, PORT), kept_name(other.ip, PORT))
+        systemd.keeps(kept(daemon), kept(daemon, address=other.ip))
         assert daemon.stop() == 0
         daemon.config["listen"]["address"] = [daemon.ip]
         daemon.start()
         line = daemon.wait_for_log("kept descriptor is not taken over", level="warning")
         assert line["why"] == f"listens on {other.ip} port {PORT}, which is not one of listen.address"
-        systemd.keeps(kept_name(daemon.ip, PORT))
+        systemd.keeps(kept(daemon))
         eventually(lambda: is_refused(other.ip, PORT), "nobody listens there any more")
         assert answers(daemon)
     finally:
@@ -232,14 +238,14 @@ def test_an_address_that_covers_the_kept_one_is_bound_once_systemd_has_let_go(na
             daemon.config["listen"]["address"] = address
             daemon.start()
             assert answers(daemon, port)
-            systemd.keeps(kept_name(address, port))
+            systemd.keeps(kept(daemon, port, address))
             assert daemon.stop() == 0
     assert not daemon.logged("port not opened")
 
 
 def test_junk_is_closed_said_and_given_up(daemon: Daemon, systemd: Systemd) -> None:
     daemon.start()
-    name = kept_name(daemon.ip, PORT)
+    name = kept(daemon)
     systemd.keeps(name)
     assert daemon.stop() == 0
     reader, writer = os.pipe()
@@ -275,6 +281,66 @@ def test_junk_is_closed_said_and_given_up(daemon: Daemon, systemd: Systemd) -> N
     os.close(writer)
 
 
+def test_who_waits_is_not_served_by_what_the_port_has_come_to_mean(daemon: Daemon, systemd: Systemd) -> None:
+    with PlainNode() as other:
+        daemon.start()
+        before = kept(daemon)
+        systemd.keeps(before)
+        assert daemon.stop() == 0
+        daemon.config["static"][0]["target"] = other.target
+        with connect(daemon.ip, PORT) as waiting:
+            waiting.say(b"for the old one alone")
+            daemon.start()
+            assert daemon.wait_for_log("kept socket is closed, its port leads elsewhere now")["port"] == PORT
+            assert waiting.hear_all_or_reset() == b""
+        assert not daemon.logged("port not opened")
+        with connect(daemon.ip, PORT) as talk, other.accept() as node:
+            talk.say(b"for the new one")
+            assert node.hear(15) == b"for the new one"
+        assert kept(daemon) != before
+        systemd.keeps(kept(daemon))
+
+
+def test_who_waits_is_served_by_what_a_reload_had_made_of_the_port(daemon: Daemon, systemd: Systemd, echo: str) -> None:
+    with PlainNode() as other:
+        daemon.config["static"][0]["target"] = other.target
+        daemon.start()
+        daemon.config["static"][0]["target"] = echo
+        daemon.reload()
+        systemd.keeps(kept(daemon))
+        assert daemon.stop() == 0
+        waiting = connect(daemon.ip, PORT)
+        waiting.say(b"hello")
+        daemon.start()
+        assert waiting.hear(5) == b"hello"
+
+
+def test_who_tells_of_more_descriptors_than_there_are_has_none_of_natproxy_s_own_closed(
+    daemon: Daemon, systemd: Systemd
+) -> None:
+    daemon.start()
+    assert daemon.stop() == 0
+    systemd.told_too_many = 60_000
+    daemon.start()
+    assert answers(daemon)
+    assert [line["sockets"] for line in daemon.logged("kept sockets are taken over")] == [1]
+    assert not daemon.logged("kept descriptor is not taken over")
+
+
+def test_a_reload_during_the_start_waits_for_its_end(daemon: Daemon, systemd: Systemd) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((daemon.ip, 0))
+        daemon.config["resolver"] = f"{daemon.ip}:{silent.getsockname()[1]}"
+        daemon.config["static"].append({"name": "b", "port": PORT + 1, "target": "node.example.com:6379"})
+        daemon.start(is_ready=False)
+        silent.settimeout(PATIENCE_SECONDS)
+        silent.recv(512)  # the start asks where the port leads, and waits for that
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log("config reloaded")
+    events = [line["event"] for line in daemon.log.all()]
+    assert events.index("natproxy runs") < events.index("config reloaded")
+
+
 def test_descriptors_that_are_meant_for_another_process_are_not_touched(daemon: Daemon, systemd: Systemd) -> None:
     daemon.start()
     assert daemon.stop() == 0
@@ -301,7 +367,7 @@ def test_a_store_that_is_full_or_gone_costs_nothing_but_the_store(daemon: Daemon
     daemon.config["static"].append({"name": "b", "port": PORT + 1, "target": echo})
     with Systemd(daemon, most=1) as systemd:
         daemon.start()
-        systemd.keeps(kept_name(daemon.ip, PORT))
+        systemd.keeps(kept(daemon))
         assert answers(daemon, PORT + 1)
         assert daemon.stop() == 0
         eventually(lambda: is_refused(daemon.ip, PORT + 1), "nobody listens there")
