@@ -23,6 +23,7 @@ Config = Annotated[
         "--config",
         envvar="NATPROXY_CONFIG",
         metavar="FILE",
+        readable=False,  # one that may not be read is a finding
         help="The config file.",
         show_default=str(DEFAULT_CONFIG),
     ),

@@ -6,7 +6,17 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from natproxy.doctor.groups import Passage, Peer, SecurityGroup, let_in, let_out, passage, peers_of, prefix_lists
+from natproxy.doctor.groups import (
+    Passage,
+    Peer,
+    SecurityGroup,
+    let_in,
+    let_out,
+    passage,
+    peers_of,
+    prefix_lists,
+    show_prefix_lists,
+)
 from natproxy.doctor.instance import Instance, Interface
 from natproxy.doctor.reach import Dialled
 from natproxy.model import Address, Network
@@ -69,16 +79,17 @@ def _inbound(
     named = " and ".join(map(str, theirs))
     does_not = "has no inbound rule" if len(theirs) == 1 else "have no inbound rule"
     if Passage.UNSURE in answers:
-        lists = ", ".join(prefix_lists(rules, place.port))
-        evidence = (
-            f"{told}; {named} lets {lists} in on TCP {place.port}: whether this instance is in there is not known"
-        )
-        return evidence, f"aws ec2 get-managed-prefix-list-entries --prefix-list-id {lists.partition(',')[0]}"
+        lists = prefix_lists(rules, place.port)
+        evidence = f"{told}; {named} lets {', '.join(lists)} in on TCP {place.port}: whether this instance is in there "
+        return f"{evidence}is not known", show_prefix_lists(lists, scene.region)
     who = _who(scene, interface)
     evidence = f"{told}; the cache's security group {named} {does_not} for TCP {place.port} from {who}"
-    if theirs[0].vpc and interface.vpc and theirs[0].vpc != interface.vpc:
+    is_apart = bool(theirs[0].vpc and interface.vpc and theirs[0].vpc != interface.vpc)
+    if is_apart:
         evidence += f"; and the cache is in {theirs[0].vpc}, this instance in {interface.vpc}"
-    source: Network | str = interface.groups[0] if interface.groups else _network(interface.private[0])
+    addresses = [peer.network for peer in _peers(interface, place.ip)]
+    # Of another VPC, a group can be named only where the two are peered, in one region: an address always.
+    source: Network | str = addresses[0] if addresses and (is_apart or not interface.groups) else interface.groups[0]
     return evidence, let_in(theirs[0].id, [place.port], source, scene.region)
 
 
@@ -97,9 +108,9 @@ def _outbound(
         right = "the security groups of both sides let it through" if theirs else f"{named} lets it out"
         return f"{told}; {right}", NEXT
     if answer is Passage.UNSURE:
-        lists = ", ".join(prefix_lists(rules, place.port))
-        evidence = f"{told}; {named} lets TCP {place.port} out to {lists}: whether the node is in there is not known"
-        return evidence, f"aws ec2 get-managed-prefix-list-entries --prefix-list-id {lists.partition(',')[0]}"
+        lists = prefix_lists(rules, place.port)
+        evidence = f"{told}; {named} lets TCP {place.port} out to {', '.join(lists)}: whether the node is in there "
+        return f"{evidence}is not known", show_prefix_lists(lists, scene.region)
     evidence = f"{told}; the outbound rules of this instance's {named} do not let TCP {place.port} out to it"
     to: Network | str = theirs[0].id if theirs else _network(place.ip)
     return evidence, let_out(ours[0].id, place.port, to, scene.region)

@@ -6,6 +6,7 @@ Nothing is changed anywhere. A check that fails itself is one finding; every ste
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
@@ -193,7 +194,7 @@ def _count(items: Sequence[object], one: str, many: str) -> str:
 def _mistake(problem: Problem) -> Finding:
     where = problem.file if problem.line is None else f"{problem.file}:{problem.line}"
     evidence = f"{problem.path}: {problem.message}" if problem.path else problem.message
-    mend = f"mend {where}; natproxy check -c {problem.file} tells whether all is well then"
+    mend = f"mend {where}; natproxy check -c {shlex.quote(problem.file)} tells whether all is well then"
     return Finding(Check.CONFIG, where, Verdict.BAD, evidence, mend)
 
 

@@ -15,12 +15,15 @@ from natproxy.doctor.groups import (
     is_covered,
     let_in,
     passage,
+    peers_of,
     prefix_lists,
+    show_prefix_lists,
     shut_out,
     written,
 )
 from natproxy.model import Network, Route
 
+_SSH = 22
 _Askers = Mapping["Network | None", Sequence[int]]
 """Who may connect (None = whoever has a certificate), and on which ports."""
 
@@ -34,7 +37,8 @@ def entrance_findings(
         return [Finding(Check.SECURITY_GROUPS, "", Verdict.GOOD, evidence)]
     if not routes or not groups:
         return []
-    return [*_missing(routes, groups, region), *_too_wide(routes, groups, region)]
+    asked = {who: ports for who, ports in _askers(routes).items() if who is None or _is_listened_to(config, who)}
+    return [*_missing(asked, groups, region), *_too_wide(routes, groups, region)]
 
 
 def _askers(routes: Sequence[Route]) -> _Askers:
@@ -46,11 +50,21 @@ def _askers(routes: Sequence[Route]) -> _Askers:
     return found
 
 
-def _missing(routes: Sequence[Route], groups: Sequence[SecurityGroup], region: str) -> Iterator[Finding]:
+def _is_listened_to(config: Config, network: Network) -> bool:
+    """Tell whether natproxy has an address of the network's family at all; ``::`` is of both."""
+    addresses = config.listen.address
+    return (
+        any(":" in one for one in addresses)
+        if network.version == 6
+        else any("." in one or one == "::" for one in addresses)
+    )
+
+
+def _missing(asked: _Askers, groups: Sequence[SecurityGroup], region: str) -> Iterator[Finding]:
     """Look for those who may connect and are kept away."""
     rules = [rule for group in groups for rule in group.inbound]
     named = " and ".join(map(str, groups))
-    for network, ports in _askers(routes).items():
+    for network, ports in asked.items():
         by_passage: dict[Passage, list[int]] = {}
         for port in ports:
             by_passage.setdefault(_passage(rules, port, network), []).append(port)
@@ -60,11 +74,15 @@ def _missing(routes: Sequence[Route], groups: Sequence[SecurityGroup], region: s
             yield Finding(
                 Check.SECURITY_GROUPS, subject, Verdict.BAD, evidence, _opening(groups[0], shut, network, region)
             )
+        if some := by_passage.get(Passage.PARTLY):
+            let = ", ".join(dict.fromkeys(peer for port in some for peer in peers_of(rules, port)))
+            evidence = f"{named} lets in on TCP {written(some)}: {let}"
+            yield _partly(network, evidence, _opening(groups[0], some, network, region))
         if unsure := by_passage.get(Passage.UNSURE):
-            lists = ", ".join(sorted({name for port in unsure for name in prefix_lists(rules, port)}))
-            evidence = f"{named} lets {lists} in on TCP {written(unsure)}: whether {subject} is in there is not known"
-            mend = f"aws ec2 get-managed-prefix-list-entries --prefix-list-id {lists.partition(',')[0]}"
-            yield Finding(Check.SECURITY_GROUPS, subject, Verdict.UNKNOWN, evidence, mend)
+            lists = sorted({name for port in unsure for name in prefix_lists(rules, port)})
+            evidence = f"{named} lets {', '.join(lists)} in on TCP {written(unsure)}: whether {subject} is in there "
+            mend = show_prefix_lists(lists, region)
+            yield Finding(Check.SECURITY_GROUPS, subject, Verdict.UNKNOWN, f"{evidence}is not known", mend)
         if free := by_passage.get(Passage.OPEN):
             evidence = f"{named} lets {subject} in on TCP {written(free)}"
             yield Finding(Check.SECURITY_GROUPS, subject, Verdict.GOOD, evidence)
@@ -72,8 +90,24 @@ def _missing(routes: Sequence[Route], groups: Sequence[SecurityGroup], region: s
 
 def _passage(rules: Sequence[Rule], port: int, network: Network | None) -> Passage:
     if network is not None:
-        return passage(rules, port, Peer(network))
+        found = passage(rules, port, Peer(network))
+        is_some = any(rule.holds(port) and (rule.groups or _overlaps(network, rule.networks)) for rule in rules)
+        return Passage.PARTLY if found is Passage.CLOSED and is_some else found
     return Passage.OPEN if any(rule.holds(port) for rule in rules) else Passage.CLOSED
+
+
+def _overlaps(network: Network, others: Sequence[Network]) -> bool:
+    return any(network.overlaps(other) for other in others)
+
+
+def _partly(network: Network | None, evidence: str, opening: str) -> Finding:
+    """Judge groups that let in a part of those who may connect, which may be meant."""
+    if network in EVERYWHERE:
+        told = f"{evidence}; clients.allow leaves it to the security groups who that is"
+        return Finding(Check.SECURITY_GROUPS, str(network), Verdict.GOOD, told)
+    told = f"{evidence}; that is not all of {network}, which clients.allow names"
+    mend = f"name in clients.allow just who is let in; or, where all of it is meant, let it in: {opening}"
+    return Finding(Check.SECURITY_GROUPS, str(network), Verdict.WARNING, told, mend)
 
 
 def _opening(group: SecurityGroup, ports: Sequence[int], network: Network | None, region: str) -> str:
@@ -117,10 +151,7 @@ def _wide(
         if network is not None
         and (shut := [port for port in asked if passage(rest, port, Peer(network)) is Passage.CLOSED])
     ]
-    return Finding(
-        Check.SECURITY_GROUPS,
-        f"{group.id} {world}",
-        Verdict.WARNING,
-        evidence,
-        " && ".join((*lines, shut_out(group.id, rule, world, region))),
-    )
+    mend = " && ".join((*lines, shut_out(group.id, rule, world, region)))
+    if rule.has_all_protocols or rule.holds(_SSH):
+        mend = f"the same rule lets SSH in: open that for yourself first, and what else you need of it; then {mend}"
+    return Finding(Check.SECURITY_GROUPS, f"{group.id} {world}", Verdict.WARNING, evidence, mend)

@@ -6,6 +6,7 @@ Nothing here needs Linux, AWS or the config: a bundle, or just the host's name, 
 from __future__ import annotations
 
 import datetime
+import shlex
 import ssl
 from pathlib import Path
 
@@ -88,10 +89,18 @@ def _look(host: str, ports: tuple[Port, ...], papers: Papers, seconds: float) ->
 
 
 def _strangers(host: str, papers: Papers) -> list[Finding]:
-    if papers.host in {None, host}:
+    if papers.host is None or papers.host == host:
         return []
     evidence = f"your bundle is for {papers.host}, and this looks at {host}"
-    return [Finding(Check.NAMES, host, Verdict.WARNING, evidence, f"natproxy doctor --from-client {papers.host} ...")]
+    return [
+        Finding(
+            Check.NAMES,
+            host,
+            Verdict.WARNING,
+            evidence,
+            f"natproxy doctor --from-client {shlex.quote(papers.host)} ...",
+        )
+    ]
 
 
 def _own(papers: Papers) -> Shown | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,8 @@ class Passage(StrEnum):
     CLOSED = "closed"
     UNSURE = "unsure"
     """Only a prefix list may, and what is in it is not known here."""
+    PARTLY = "partly"
+    """Some of a network, or members of another group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +137,24 @@ def let_in(group: str, ports: Iterable[int], peer: Network | str, region: str) -
             who = f"--protocol tcp --port {span} --cidr {peer}"
         else:
             who = f"--ip-permissions '{_permission(first, last, peer)}'"
-        lines.append(f"aws ec2 authorize-security-group-ingress --group-id {group} {who}{_in(region)}")
+        lines.append(f"aws ec2 authorize-security-group-ingress --group-id {group} {who}{in_region(region)}")
     return " && ".join(lines)
 
 
 def let_out(group: str, port: int, peer: Network | str, region: str) -> str:
     """Return the command that lets this instance out to a network, or to a group's members."""
     permission = _permission(port, port, peer)
-    return f"aws ec2 authorize-security-group-egress --group-id {group} --ip-permissions '{permission}'{_in(region)}"
+    return (
+        f"aws ec2 authorize-security-group-egress --group-id {group} --ip-permissions '{permission}'{in_region(region)}"
+    )
 
 
 def shut_out(group: str, rule: Rule, network: Network, region: str) -> str:
     """Return the command that takes a network out of a rule."""
     permission = _permission(rule.first, rule.last, network, is_all=rule.has_all_protocols)
-    return f"aws ec2 revoke-security-group-ingress --group-id {group} --ip-permissions '{permission}'{_in(region)}"
+    return (
+        f"aws ec2 revoke-security-group-ingress --group-id {group} --ip-permissions '{permission}'{in_region(region)}"
+    )
 
 
 def _permission(first: int, last: int, peer: Network | str, *, is_all: bool = False) -> str:
@@ -161,8 +168,15 @@ def _permission(first: int, last: int, peer: Network | str, *, is_all: bool = Fa
     return f"IpProtocol=-1,{who}" if is_all else f"IpProtocol=tcp,FromPort={first},ToPort={last},{who}"
 
 
-def _in(region: str) -> str:
-    return f" --region {region}" if region else ""
+def show_prefix_lists(names: Iterable[str], region: str) -> str:
+    """Return the commands that show what is in prefix lists."""
+    command = "aws ec2 get-managed-prefix-list-entries --prefix-list-id"
+    return " && ".join(f"{command} {name}{in_region(region)}" for name in names)
+
+
+def in_region(region: str) -> str:
+    """Return the option of the aws command that names the region; empty where that is not known."""
+    return f" --region {shlex.quote(region)}" if region else ""
 
 
 def _rules(group: Fields, name: str) -> Iterator[Rule]:

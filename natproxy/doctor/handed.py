@@ -6,10 +6,12 @@ Works on any platform; what only some options need is imported where they are re
 from __future__ import annotations
 
 import json
+import lzma
 import re
 import ssl
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +59,17 @@ class Papers:
                 path.touch(0o600)
                 path.write_bytes(self.certificate.rstrip() + b"\n" + self.key)
                 try:
-                    context.load_cert_chain(path)
+                    context.load_cert_chain(path, password=_refuse_to_ask)
                 except (ssl.SSLError, OSError) as error:
-                    reason = (getattr(error, "reason", None) or "not PEM, or encrypted").replace("_", " ").lower()
+                    reason = (getattr(error, "reason", None) or "not PEM").replace("_", " ").lower()
                     message = f"your certificate and its key cannot be used together: {reason}"
                     raise DoctorError(message) from error
         return context
+
+
+def _refuse_to_ask() -> str:
+    """Stand in for OpenSSL's own question at the terminal, which nobody may be there to answer."""
+    raise DoctorError("your key is encrypted: decrypt it first (openssl pkey -in client.key -out plain.key)")
 
 
 def read_ports(text: str) -> tuple[Port, ...]:
@@ -137,7 +144,7 @@ def _unzipped(path: Path, names: Iterable[str]) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             there = {info.filename: info for info in archive.infolist() if info.file_size <= _MOST_BYTES}
             return {name: archive.read(there[name]) for name in names if name in there}
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (OSError, zipfile.BadZipFile, RuntimeError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         message = f"the bundle {path} cannot be read: {reason}"
         raise DoctorError(message) from error
@@ -159,7 +166,7 @@ def _read(path: Path) -> bytes:
 def _object(path: Path | None, content: bytes) -> dict[str, object]:
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{path} is not good JSON: {error}"
         raise DoctorError(message) from error
     if not isinstance(found, dict):

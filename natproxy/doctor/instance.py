@@ -22,6 +22,7 @@ _TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path
 _TOKEN_HEADERS = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
 _MACS = "network/interfaces/macs"
 _MAX_BYTES = 65536
+_WORD = re.compile("[0-9A-Za-z][0-9A-Za-z-]{0,63}")
 _INSTANCE_ID = re.compile("i-[0-9a-f]{8,32}")
 
 
@@ -97,7 +98,10 @@ def _ask(connection: http.client.HTTPConnection, path: str, token: str) -> str |
 
 
 def _read(ask: Callable[[str, str], str | None]) -> Instance:
-    """Read what is needed. Raises LookupError where something is not there."""
+    """Read what is needed. Raises LookupError where something is not there.
+
+    Of ids only good ones are kept: they become part of commands.
+    """
     token = _there(ask(_TOKEN_PATH, ""))
     instance = _there(ask("instance-id", token))
     if not _INSTANCE_ID.fullmatch(instance):  # someone else answers: a portal, a proxy
@@ -105,6 +109,10 @@ def _read(ask: Callable[[str, str], str | None]) -> Instance:
 
     def lines(path: str) -> tuple[str, ...]:
         return tuple((ask(path, token) or "").split())
+
+    def word(path: str) -> str:
+        text = ask(path, token) or ""
+        return text if _WORD.fullmatch(text) else ""
 
     macs = [line.rstrip("/") for line in lines(_MACS)]
     first = _there(ask("mac", token))
@@ -114,16 +122,16 @@ def _read(ask: Callable[[str, str], str | None]) -> Instance:
         below = f"{_MACS}/{mac}"
         interfaces.append(
             Interface(
-                id=ask(f"{below}/interface-id", token) or mac,
-                groups=lines(f"{below}/security-group-ids"),
+                id=word(f"{below}/interface-id") or "an interface",
+                groups=tuple(filter(_WORD.fullmatch, lines(f"{below}/security-group-ids"))),
                 private=_addresses((*lines(f"{below}/local-ipv4s"), *lines(f"{below}/ipv6s"))),
                 public=_addresses(lines(f"{below}/public-ipv4s")),
-                vpc=ask(f"{below}/vpc-id", token) or "",
+                vpc=word(f"{below}/vpc-id"),
             )
         )
     if not interfaces:
         raise LookupError
-    return Instance(instance, ask("placement/region", token) or "", tuple(interfaces))
+    return Instance(instance, word("placement/region"), tuple(interfaces))
 
 
 def _there(text: str | None) -> str:

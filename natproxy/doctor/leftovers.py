@@ -1,9 +1,10 @@
-"""Rules of the firewall that take connections away from natproxy's sockets. I/O: runs iptables-save and nft."""
+"""Rules of the firewall that take connections away from natproxy's sockets. I/O: iptables-save, nft, /sys."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.errors import NetfilterError
@@ -13,7 +14,10 @@ from natproxy.netfilter import DnatRule, Rules, read_rules
 AS_ROOT = "run the doctor with sudo: it only reads the rules"
 
 
-def leftover_findings(routes: Sequence[Route], ports: Sequence[int]) -> list[Finding]:
+MODULES = Path("/sys/module")
+
+
+def leftover_findings(routes: Sequence[Route], ports: Sequence[int], modules: Path = MODULES) -> list[Finding]:
     """Read this host's rules, and judge those that concern natproxy's ports.
 
     ``ports``: of the routes, and all that the config may use.
@@ -21,6 +25,9 @@ def leftover_findings(routes: Sequence[Route], ports: Sequence[int]) -> list[Fin
     try:
         rules = read_rules()
     except NetfilterError as error:
+        if _tracks_nothing(modules):
+            evidence = "the kernel tracks no connections, so that no rule can lead them elsewhere"
+            return [Finding(Check.LEFTOVER_RULES, "", Verdict.GOOD, evidence)]
         mend = AS_ROOT if os.geteuid() else ""
         return [Finding(Check.LEFTOVER_RULES, "", Verdict.UNKNOWN, str(error), mend)]
     return judge_rules(rules, {route.port: str(route.key) for route in routes}, ports)
@@ -34,6 +41,14 @@ def judge_rules(rules: Rules, names: dict[int, str], ports: Sequence[int]) -> li
         return found
     evidence = "no rule of iptables or nft leads natproxy's ports elsewhere"
     return [Finding(Check.LEFTOVER_RULES, "", Verdict.GOOD, evidence)]
+
+
+def _tracks_nothing(modules: Path) -> bool:
+    """Tell whether connection tracking, without which nothing is translated, is neither loaded nor built in.
+
+    It has parameters, so that it is listed here in either case, for every user and in every container.
+    """
+    return (modules / "kernel").is_dir() and not (modules / "nf_conntrack").exists()
 
 
 def _judge(rule: DnatRule, names: dict[int, str], ports: Sequence[int]) -> Finding | None:
@@ -66,7 +81,6 @@ def _stays(rule: DnatRule, port: int) -> bool:
 
 
 def _unread(rules: Rules) -> Iterator[Finding]:
-    suspects = [one for one in rules.unread if "DNAT" in one.line or "dnat" in one.line or "REDIRECT" in one.line]
-    for one in suspects:
+    for one in rules.unread:
         evidence = f"a rule is not understood ({one.reason}): {one.line}"
         yield Finding(Check.LEFTOVER_RULES, "", Verdict.UNKNOWN, evidence, "see for yourself whether it takes a port")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -67,7 +68,8 @@ def _unreadable(config: Config) -> Iterator[Finding]:
         return
     for path in files_of(config):
         if what := hindrance(path, reader):
-            mend = f"sudo chgrp {reader.name} {path} && sudo chmod 0640 {path}"
+            file = shlex.quote(str(path.resolve()))
+            mend = f"sudo chgrp {shlex.quote(reader.group)} {file} && sudo chmod 0640 {file}"
             if what.startswith("the directory"):
                 mend = f"let {reader.name} through to it (chmod o+x, or chgrp and chmod g+x, that directory)"
             yield Finding(Check.CERTIFICATE, str(path), Verdict.BAD, what, mend)

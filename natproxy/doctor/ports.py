@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -139,6 +140,9 @@ def _bind_finding(place: tuple[str, int], config: Config) -> Finding | None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return taken_finding(place, holder(address, port))
+        if error.errno == errno.EACCES and os.geteuid() != 0:
+            evidence = f"whether {address}:{port} can be opened is not known: this user may not, and natproxy's may"
+            return Finding(Check.PORTS, f"port {port}", Verdict.UNKNOWN, evidence, "sudo natproxy doctor tells")
         evidence, mend = _why_not(address, port, error)
         return Finding(Check.PORTS, f"port {port}", Verdict.BAD, evidence, mend)
     return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ class Reader:
     name: str
     uid: int
     gids: frozenset[int]
+    group: str = ""
+    """The name of its own group, or the number; the file gets that one, where it is mended."""
 
 
 def reader_of(state_dir: Path) -> Reader | None:
@@ -29,8 +33,9 @@ def reader_of(state_dir: Path) -> Reader | None:
     try:
         user = pwd.getpwuid(uid)
     except KeyError:
-        return Reader(f"uid {uid}", uid, frozenset())
-    return Reader(user.pw_name, uid, frozenset(os.getgrouplist(user.pw_name, user.pw_gid)))
+        return Reader(f"uid {uid}", uid, frozenset(), str(state_dir.stat().st_gid))
+    gids = frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
+    return Reader(user.pw_name, uid, gids, _named(lambda: grp.getgrgid(user.pw_gid).gr_name, user.pw_gid))
 
 
 def hindrance(path: Path, reader: Reader) -> str:
@@ -39,7 +44,7 @@ def hindrance(path: Path, reader: Reader) -> str:
     What access control lists and the like give or take is not looked at; a file that is not there is nobody's fault.
     """
     try:
-        for directory in reversed(path.absolute().parents):
+        for directory in (*reversed(path.absolute().parents), *reversed(path.resolve().parents)):  # a link has two ways
             if not _may(directory, reader, stat.S_IXOTH):
                 return f"the directory {_shown(directory)} does not let {reader.name} through"
         if not _may(path, reader, stat.S_IROTH):
@@ -60,4 +65,13 @@ def _may(path: Path, reader: Reader, bit: int) -> bool:
 
 def _shown(path: Path) -> str:
     status = path.stat()
-    return f"{path} (mode {stat.S_IMODE(status.st_mode):04o}, {path.owner()}:{path.group()})"
+    owner, group = _named(path.owner, status.st_uid), _named(path.group, status.st_gid)
+    return f"{path} (mode {stat.S_IMODE(status.st_mode):04o}, {owner}:{group})"
+
+
+def _named(name: Callable[[], str], number: int) -> str:
+    """Return a user's or a group's name; of one that has none the number."""
+    try:
+        return name()
+    except KeyError:
+        return str(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections.abc import Iterator, Sequence
 
 from natproxy.doctor.certificates import Shown, instant
@@ -109,7 +110,7 @@ def _failed(talk: TlsTalk, shown: Shown | None, papers: Papers, server_name: str
             evidence = f"the certificate does not name {server_name}{names}"
             mend = (
                 "dial one of the names in it; or have the operator issue one that names this too (natproxy pki "
-                f"renew-server --host {server_name})"
+                f"renew-server --host {shlex.quote(server_name)})"
             )
             return blame(Check.CERTIFICATE, "", evidence, Side.NATPROXY, mend)
         case Why.EXPIRED:

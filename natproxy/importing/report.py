@@ -13,6 +13,7 @@ from natproxy.model import Network, RouteKey
 from natproxy.netfilter import DnatRule, Rules
 
 VERSION = 1
+_FIRST_FREE_PORT = 1024
 
 
 class RouteView(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +78,7 @@ def document(text: str, draft: Draft, rules: Rules, terms: Terms, doubts: tuple[
         not_understood=tuple(LineView(*unread) for unread in rules.unread),
         needless=removals(draft),
         outgoing=draft.outgoing,
-        warnings=doubts,
+        warnings=(*doubts, *widened(draft)),
     )
 
 
@@ -96,6 +97,7 @@ def remarks(draft: Draft, rules: Rules, terms: Terms, doubts: tuple[str, ...]) -
     for left in draft.wishes.left:
         yield f"{_called(left.rule)} stays as it is: {escaped(left.why)}: {escaped(left.rule.line)}"
     yield from misread(rules)
+    yield from (f"warning: {line}" for line in widened(draft))
     if rules.unreached:
         number = len(rules.unreached)
         yield f"{number} more {'rule is' if number == 1 else 'rules are'} not for what comes in from outside"
@@ -105,6 +107,26 @@ def remarks(draft: Draft, rules: Rules, terms: Terms, doubts: tuple[str, ...]) -
             "natproxy check refuses it until then"
         )
     yield from _afterwards(draft)
+
+
+def widened(draft: Draft) -> Iterator[str]:
+    """Yield a line for what the config cannot say of a rule, and for what it takes to have a port."""
+    by_words: dict[str, list[str]] = {}
+    for rule in draft.wishes.needless:
+        only = [f"by {escaped(rule.match.interface)}"] if rule.match.interface else []
+        only += [f"for {', '.join(map(str, rule.match.destinations))}"] if rule.match.destinations else []
+        if only:
+            by_words.setdefault(" and ".join(only), []).append(_called(rule))
+    for words, called in by_words.items():
+        yield (
+            f"only what comes in {words} is taken by {', '.join(dict.fromkeys(called))}: natproxy listens on every "
+            "address of this host, unless listen.address says which"
+        )
+    if low := [str(wish.port) for wish in draft.wishes.wishes if wish.port < _FIRST_FREE_PORT]:
+        yield (
+            f"below {_FIRST_FREE_PORT} natproxy needs CAP_NET_BIND_SERVICE (systemd/low-ports.conf), and a program of "
+            f"this host may have the port already, as sshd has 22: {', '.join(low)}"
+        )
 
 
 def misread(rules: Rules) -> Iterator[str]:

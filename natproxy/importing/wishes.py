@@ -99,8 +99,11 @@ def _disagreeing(rules: Sequence[DnatRule], find: Callable[[Address], Place]) ->
     found: dict[object, str] = {}
     why = "{} leads port {} to another place for other packets"
     for port, sharing in _by_port(rules).items():
-        for earlier, rule in itertools.combinations(sharing, 2):
-            if _where(earlier, port, find) != _where(rule, port, find) and not _covers(earlier, rule):
+        places = [_where(rule, port, find) for rule in sharing]
+        if len(set(places)) == 1:
+            continue
+        for (earlier, place), (rule, other) in itertools.combinations(zip(sharing, places, strict=True), 2):
+            if place != other and not _covers(earlier, rule):
                 found.setdefault(_name(rule), why.format(_called(earlier), port))
                 found.setdefault(_name(earlier), why.format(_called(rule), port))
     return found
@@ -129,7 +132,7 @@ def _wish(port: int, rules: Sequence[DnatRule], find: Callable[[Address], Place]
     """Join the rules of one port; of those that lead elsewhere none can ever match."""
     first = rules[0]
     place = _place(first, port, find)
-    agreeing = tuple(rule for rule in rules if _where(rule, port, find) == _where(first, port, find))
+    agreeing = tuple(rule for rule in rules if _where(rule, port, find) == (place.key or place.address))
     sources: dict[Network, None] = {}
     for rule in agreeing:
         if rule.match.sources is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from natproxy.netfilter.model import DnatRule, Match, Rules
+from natproxy.netfilter.model import DnatRule, Match, Rules, Unread
 
 MOST_RULES = 20_000
 """More than this many steps are not walked: chains that fan out into each other would never end."""
@@ -27,6 +27,9 @@ _OWNERS = (
     ("nat_PREROUTING", "firewalld"),
 )
 """Beginnings of the names of chains that programs write by themselves."""
+
+
+_TOO_MANY = f"a packet may meet more than {MOST_RULES} rules from here on, and those behind them are not looked at"
 
 
 class Way(Enum):
@@ -66,7 +69,8 @@ def in_order(chains: Mapping[str, Sequence[Step]], begin: Sequence[str]) -> Rule
     walk = _Walk(chains)
     met = tuple(rule for name in begin for rule in walk.through(name, Match(), (), []))
     own = [step.rule for steps in chains.values() for step in steps if step.rule is not None]
-    return Rules(dnat=met, unreached=tuple(rule for rule in own if rule.chain not in walk.seen))
+    unread = () if walk.is_complete else (Unread(None, " ".join(begin), _TOO_MANY),)
+    return Rules(met, tuple(rule for rule in own if rule.chain not in walk.seen), unread=unread)
 
 
 class _Walk:
@@ -74,6 +78,11 @@ class _Walk:
         self._chains = chains
         self._left = MOST_RULES
         self.seen: set[str] = set()
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether every rule was looked at."""
+        return self._left >= 0
 
     def through(
         self, name: str, outer: Match, path: tuple[str, ...], accepted: list[tuple[Match, str]]

@@ -16,7 +16,7 @@ from natproxy.errors import NetfilterError
 from natproxy.model import Network
 from natproxy.netfilter.chains import Step, Way, in_order
 from natproxy.netfilter.lines import Line, nat_lines
-from natproxy.netfilter.model import LAST_PORT, DnatRule, Match, Rules, Span, Unread, all_but, spans
+from natproxy.netfilter.model import LAST_PORT, DnatRule, Match, Rules, Span, Unread, all_but, some, spans
 
 BEGIN = "PREROUTING"
 MOST_CHARACTERS = 16 << 20
@@ -45,7 +45,7 @@ _ONE_VALUE = frozenset(
     )
 )  # fmt: skip
 _WAYS = {"RETURN": Way.RETURN, "ACCEPT": Way.ACCEPT}
-_OUTGOING = frozenset(("SNAT", "MASQUERADE", "NETMAP"))
+_OUTGOING = frozenset(("SNAT", "MASQUERADE"))
 
 
 class _NotUnderstoodError(Exception):
@@ -61,7 +61,7 @@ class _Option(NamedTuple):
     """As it was written."""
 
     def __str__(self) -> str:
-        return " ".join((*(("!",) if self.is_negated else ()), self.word, *map(shlex.quote, self.values)))
+        return " ".join((*(("!",) if self.is_negated else ()), *map(shlex.quote, (self.word, *self.values))))
 
 
 @dataclass(slots=True)
@@ -106,9 +106,11 @@ def _take(line: Line, found: _Found) -> None:
         raise _NotUnderstoodError("it names no chain")
     jump = (named.get("--jump") or ("",))[0]
     goto = (named.get("--goto") or ("",))[0]
-    if jump in _OUTGOING:
+    if jump in _OUTGOING or (jump == "NETMAP" and chain == "POSTROUTING"):
         found.outgoing.append(line.text)
         return
+    if jump == "NETMAP":
+        raise _NotUnderstoodError("it leads every address of a network to one of another network")
     if not jump and not goto:
         return  # counts packets, and does nothing else
     match = _match(options)
@@ -137,7 +139,7 @@ def _options(words: Sequence[str]) -> Iterator[_Option]:
         name = _ALIASES.get(word, word)
         if name.startswith("--to-d"):
             name = "--to-destination"
-        if at < len(words) and words[at] == "!":
+        if name != "--comment" and at < len(words) and words[at] == "!":
             is_negated, at = True, at + 1
         end = at
         if name in _ONE_VALUE:
@@ -182,11 +184,11 @@ def _read_option(option: _Option, module: str) -> Match | None:  # noqa: PLR0911
     if name == "--in-interface":
         return Match(interface=f"! {value}" if option.is_negated else value)
     if name == "--source" and not option.is_negated:
-        return Match(sources=_networks(value))
+        return Match(sources=some(_networks(value)))
     if name == "--destination" and not option.is_negated:
-        return Match(destinations=_networks(value))
+        return Match(destinations=some(_networks(value)))
     if name == "--src-range" and not option.is_negated:
-        return Match(sources=_range(value))
+        return Match(sources=some(_range(value)))
     return Match(conditions=(f"-m {module} {option}" if module else str(option),))
 
 

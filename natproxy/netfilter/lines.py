@@ -41,7 +41,7 @@ def nat_lines(text: str, program: str | None = None) -> Iterator[Line]:
     where there is nothing of iptables' in the text at all.
     """
     called, table, is_ours, strange = program or "iptables", "", False, 0
-    for number, written in enumerate(text.splitlines(), 1):
+    for number, written in enumerate(text.split("\n"), 1):  # a comment may hold what else splitlines() splits at
         line = _COUNTERS.sub("", written.strip(), count=1) if written.lstrip().startswith("[") else written.strip()
         if line.startswith("#") or not line:
             if header := _HEADER.match(line):

@@ -161,6 +161,11 @@ def spans(written: Iterable[tuple[int, int]]) -> tuple[Span, ...]:
     return tuple(found)
 
 
+def some(networks: tuple[Network, ...]) -> tuple[Network, ...] | None:
+    """Return the same networks; None where one of them is everywhere, and nothing is asked for."""
+    return None if any(network.prefixlen == 0 for network in networks) else networks
+
+
 def all_but(taken: Iterable[tuple[int, int]]) -> tuple[Span, ...]:
     """Return every other port."""
     found, begin = [], 1

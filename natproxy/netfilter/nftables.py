@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from natproxy.errors import NetfilterError
 from natproxy.model import Network
 from natproxy.netfilter.chains import Step, Way, in_order, owner_of
-from natproxy.netfilter.model import LAST_PORT, DnatRule, Match, Rules, Span, Unread, all_but, spans
+from natproxy.netfilter.model import LAST_PORT, DnatRule, Match, Rules, Span, Unread, all_but, some, spans
 
 Json = Mapping[str, Any]
 ChainName = tuple[str, str, str]
@@ -44,7 +45,7 @@ def parse_nft(text: str, *, without_iptables: bool = False) -> Rules:
     begins: list[ChainName] = []
     chains: dict[ChainName, list[Step]] = {}
     outgoing: list[str] = []
-    unread: list[Unread] = []
+    unread: list[tuple[ChainName, Unread]] = []
     for kind, item in ((kind, item[kind]) for item in items for kind in ("chain", "rule") if kind in item):
         name = _chain_name(kind, item)
         if name is None or (without_iptables and name[0] in ("ip", "ip6") and name[1] == "nat"):
@@ -55,15 +56,14 @@ def parse_nft(text: str, *, without_iptables: bool = False) -> Rules:
             continue
         words = _words(item)
         try:
-            step = _step(item, name, words, outgoing)
+            chains.setdefault(name, []).extend(_steps(item, name, words, outgoing))
         except _NotUnderstoodError as error:
-            unread.append(Unread(None, words, str(error)))
-        else:
-            if step is not None:
-                chains.setdefault(name, []).append(step)
+            unread.append((name, Unread(None, words, str(error))))
     flat = {_flat(name): steps for name, steps in chains.items()}
     rules = in_order(flat, [_flat(name) for name in begins])
-    return Rules(rules.dnat, rules.unreached, tuple(outgoing), tuple(unread))
+    tables = {name[:2] for name in begins} | {(family, "nat") for family in _FAMILIES}
+    suspects = tuple(one for name, one in unread if name[:2] in tables)  # other tables translate nothing
+    return rules.joined(Rules(outgoing=tuple(outgoing), unread=suspects))
 
 
 def _chain_name(kind: str, item: object) -> ChainName | None:
@@ -80,8 +80,8 @@ def _flat(name: ChainName) -> str:
     return " ".join(name)
 
 
-def _step(item: Json, name: ChainName, words: str, outgoing: list[str]) -> Step | None:
-    """Return what a rule does; None where it does nothing to a packet. Raises _NotUnderstoodError."""
+def _steps(item: Json, name: ChainName, words: str, outgoing: list[str]) -> list[Step]:
+    """Return what a rule does; empty where it does nothing to a packet. Raises _NotUnderstoodError."""
     match = Match()
     for statement in _statements(item):
         kind, body = next(iter(statement.items()), ("", None))
@@ -91,22 +91,38 @@ def _step(item: Json, name: ChainName, words: str, outgoing: list[str]) -> Step 
                 raise _NotUnderstoodError("nothing can match it")
             match = narrowed
         elif kind in ("dnat", "redirect"):
-            return Step(match, Way.TRANSLATED, words, rule=_translation(item, name, match, kind, body))
-        elif kind in ("jump", "goto"):
-            target = _flat((name[0], name[1], str(body.get("target", "")) if isinstance(body, dict) else ""))
-            return Step(match, Way.JUMP if kind == "jump" else Way.GOTO, words, target)
-        elif kind in _WAYS:
-            return Step(match, _WAYS[kind], words)
+            return [Step(match, Way.TRANSLATED, words, rule=_translation(item, name, match, kind, body))]
+        elif kind in ("jump", "goto") or kind in _WAYS:
+            return [_verdict(statement, name, match, words)]
         elif kind in ("snat", "masquerade"):
             outgoing.append(words)
-            return None
+            return []
         elif kind == "xt":
             raise _NotUnderstoodError("it is iptables' own, which nft cannot show: iptables-save can")
         elif kind == "vmap":
-            raise _NotUnderstoodError("it goes by a verdict map")
+            return [_verdict(one, name, match.unless(words), words) for one in _verdicts(body)]
         elif kind not in _SILENT:
             match = match.unless(json.dumps(statement))
-    return None
+    return []
+
+
+def _verdict(statement: Json, name: ChainName, match: Match, words: str) -> Step:
+    kind, body = next(iter(statement.items()), ("", None))
+    if kind in _WAYS:
+        return Step(match, _WAYS[kind], words)
+    target = _flat((name[0], name[1], str(body.get("target", "")) if isinstance(body, dict) else ""))
+    return Step(match, Way.JUMP if kind == "jump" else Way.GOTO, words, target)
+
+
+def _verdicts(body: object) -> list[Json]:
+    """Return all that a verdict map may decide; which packet gets which is not concluded."""
+    data = body.get("data") if isinstance(body, dict) else None
+    pairs = data.get("set") if isinstance(data, dict) else None
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], dict) for pair in pairs
+    ):
+        raise _NotUnderstoodError("it goes by a verdict map")
+    return [pair[1] for pair in pairs]
 
 
 def _statements(item: Json) -> Iterator[Json]:
@@ -146,7 +162,7 @@ def _payload(protocol: str, name: str, right: object, *, is_negated: bool) -> Ma
         known = "" if protocol == "th" else protocol
         return Match(protocol=known, ports=all_but(ports) if is_negated else spans(ports))
     if protocol in ("ip", "ip6") and name in ("saddr", "daddr") and not is_negated:
-        networks = tuple(_networks(right))
+        networks = some(tuple(_networks(right)))
         return Match(sources=networks) if name == "saddr" else Match(destinations=networks)
     if protocol in ("ip", "ip6") and name in ("protocol", "nexthdr") and isinstance(right, str) and not is_negated:
         return Match(protocol=right)
@@ -212,7 +228,7 @@ def _translation(item: Json, name: ChainName, match: Match, kind: str, body: obj
         addresses=addresses,
         to_ports=to_ports,
         owner=owner_of(name[2]) or ("firewalld" if name[1] == "firewalld" else ""),
-        delete=f"nft delete rule {_flat(name)} handle {handle}" if isinstance(handle, int) else "",
+        delete=f"nft delete rule {shlex.join(name)} handle {handle}" if isinstance(handle, int) else "",
     )
 
 

@@ -139,3 +139,10 @@ def test_output_that_cannot_be_written_is_said_without_a_traceback(config: Path)
     assert done.code == 1
     assert "No space left" in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_config_that_this_user_may_not_read_is_not_refused_before_it_is_a_finding(
+    natproxy: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert natproxy("doctor", "-c", config).out.startswith("config ")

@@ -73,7 +73,7 @@ def test_an_address_may_be_let_in_as_well_as_a_group() -> None:
 def test_a_prefix_list_is_named_and_not_judged() -> None:
     evidence, mend = told(scene(Rule(6379, 6379, prefix_lists=frozenset({"pl-1"}))))
     assert "lets pl-1 in on TCP 6379" in evidence
-    assert mend == "aws ec2 get-managed-prefix-list-entries --prefix-list-id pl-1"
+    assert mend == "aws ec2 get-managed-prefix-list-entries --prefix-list-id pl-1 --region eu-west-1"
     evidence, _ = told(scene(FROM_US, ours=(Rule(6379, 6379, prefix_lists=frozenset({"pl-2"})),)))
     assert "lets TCP 6379 out to pl-2" in evidence
 
@@ -86,8 +86,11 @@ def test_outbound_rules_of_this_instance() -> None:
     assert told(scene(FROM_US, ours=(to_group,)))[1] == NEXT
 
 
-def test_another_vpc_is_said() -> None:
-    assert "the cache is in vpc-2, this instance in vpc-1" in told(scene(vpc="vpc-2"))[0]
+def test_of_another_vpc_the_address_is_let_in_as_a_group_cannot_always_be_named_there() -> None:
+    evidence, mend = told(scene(vpc="vpc-2", source="fd00::55"), silent("fd00::230"))
+    assert "the cache is in vpc-2, this instance in vpc-1" in evidence
+    assert "Ipv6Ranges=[{CidrIpv6=fd00::55/128}]" in mend
+    assert "--cidr 10.0.0.55/32" in told(scene(vpc="vpc-2"))[1]
 
 
 def test_a_static_target_has_no_group_that_is_known() -> None:

@@ -92,3 +92,10 @@ async def test_a_check_that_takes_too_long_is_one_finding(path: Path, monkeypatc
     slow = [one for one in examined.findings if one.check is Check.REACH]
     assert [(one.verdict, one.evidence) for one in slow] == [(Verdict.UNKNOWN, "not done within 2 s")]
     assert any(one.check is Check.KEEPALIVE for one in examined.findings)
+
+
+async def test_a_config_s_path_is_quoted_for_a_shell(path: Path) -> None:
+    strange = path.with_name("a $(id).yaml")
+    strange.write_text("nonsense")
+    examined, _ = await look(strange)
+    assert f"natproxy check -c '{strange}' tells" in examined.findings[0].mend

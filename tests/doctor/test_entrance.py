@@ -11,6 +11,7 @@ from tests.plan.samples import GUIDE, config, route
 CLIENT = ipaddress.ip_network("198.51.100.27/32")
 SIX = ipaddress.ip_network("2001:db8::/48")
 WORLD = ipaddress.ip_network("0.0.0.0/0")
+BOTH = 'listen: {address: "::"}\n' + GUIDE
 
 
 def routes(*allow: Network, ports: tuple[int, ...] = (6379, 6380, 11211)) -> list[Route]:
@@ -23,7 +24,9 @@ def look(served: list[Route], *rules: Rule, text: str = GUIDE) -> list[Finding]:
 
 
 def test_every_network_of_allow_is_judged_by_itself() -> None:
-    found = look(routes(CLIENT, SIX), Rule(6379, 6380, networks=(CLIENT, SIX)), Rule(11211, 11211, networks=(SIX,)))
+    found = look(
+        routes(CLIENT, SIX), Rule(6379, 6380, networks=(CLIENT, SIX)), Rule(11211, 11211, networks=(SIX,)), text=BOTH
+    )
     assert [(one.subject, one.verdict) for one in found] == [
         (str(CLIENT), Verdict.BAD),
         (str(CLIENT), Verdict.GOOD),
@@ -52,13 +55,16 @@ def test_the_world_is_let_in_by_mistake() -> None:
     good, wide = look(routes(CLIENT, ports=(6379,)), rule)
     assert good.verdict is Verdict.GOOD
     assert (wide.subject, wide.verdict) == ("sg-0ours 0.0.0.0/0", Verdict.WARNING)
+    assert wide.mend.startswith("the same rule lets SSH in: open that for yourself first")
     first, last = wide.mend.split(" && ")
     assert "authorize-security-group-ingress" in first  # or the client would be shut out, too
     assert "--cidr 198.51.100.27/32" in first
     assert "revoke-security-group-ingress" in last
     assert "IpProtocol=-1" in last
     wide = look(routes(CLIENT, ports=(6379,)), rule, Rule(6379, 6379, networks=(CLIENT,)))[1]
-    assert wide.mend.startswith("aws ec2 revoke")
+    assert "authorize" not in wide.mend
+    wide = look(routes(CLIENT, ports=(6379,)), Rule(6379, 6379, networks=(WORLD,)))[1]
+    assert wide.mend.startswith("aws ec2 authorize")
 
 
 def test_the_world_is_let_in_on_purpose() -> None:
@@ -88,3 +94,28 @@ def test_loopback_needs_no_rule() -> None:
     assert [one.verdict for one in look(routes(CLIENT), text=text)] == [Verdict.GOOD]
     assert look(routes(ipaddress.ip_network("127.0.0.0/8"))) == []
     assert entrance_findings(config(), [], [], "") == []
+
+
+def test_a_group_that_lets_in_a_part_of_allow_is_no_fault_and_the_rest_is_not_opened_by_itself() -> None:
+    wide, narrow = ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("10.8.0.0/16")
+    (found,) = look(routes(wide, ports=(6379,)), Rule(6379, 6379, networks=(narrow,)))
+    assert found.verdict is Verdict.WARNING
+    assert "lets in on TCP 6379: 10.8.0.0/16; that is not all of 10.0.0.0/8" in found.evidence
+    assert found.mend.startswith("name in clients.allow just who is let in")
+    (found,) = look(routes(wide, ports=(6379,)), Rule(6379, 6379, groups=frozenset({"sg-2"})))
+    assert (found.verdict, "lets in on TCP 6379: sg-2" in found.evidence) == (Verdict.WARNING, True)
+
+
+def test_where_allow_is_the_whole_world_a_narrower_group_is_what_is_meant() -> None:
+    (found,) = look(routes(WORLD, ports=(6379,)), Rule(6379, 6379, networks=(CLIENT,)))
+    assert (found.verdict, found.mend) == (Verdict.GOOD, "")
+    assert str(CLIENT) in found.evidence
+
+
+def test_a_family_that_natproxy_does_not_listen_on_needs_no_rule() -> None:
+    rule = Rule(6379, 6379, networks=(CLIENT,))
+    assert [one.subject for one in look(routes(CLIENT, SIX, ports=(6379,)), rule)] == [str(CLIENT)]
+    both = look(routes(CLIENT, SIX, ports=(6379,)), rule, text=BOTH)
+    assert [(one.subject, one.verdict) for one in both] == [(str(CLIENT), Verdict.GOOD), (str(SIX), Verdict.BAD)]
+    only_six = 'listen: {address: "2001:db8::1"}\n' + GUIDE
+    assert [one.subject for one in look(routes(CLIENT, SIX, ports=(6379,)), rule, text=only_six)] == [str(SIX)]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from natproxy.doctor import fromclient
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.doctor.fromclient import findings_from_client
+from natproxy.doctor.handed import Papers
 from tests.doctor.speakers import Speaker, closes, is_memcached, is_redis, server_context
 from tests.standins.certificates import Authority
 
@@ -112,3 +114,8 @@ def test_a_computer_without_what_only_linux_has_and_without_what_only_the_daemon
     verdicts_there, loaded = json.loads(done.stdout)
     assert set(verdicts_there) == {"good"}
     assert set(loaded) & set(NOT_NEEDED) == set()
+
+
+def test_a_bundle_s_own_host_is_quoted_for_a_shell() -> None:
+    (found,) = fromclient._strangers("here.example.com", Papers(host="$(id)"))
+    assert "--from-client '$(id)' ..." in found.mend

@@ -27,7 +27,7 @@ from natproxy.doctor.groups import (
 )
 from natproxy.model import Network
 
-OPEN, CLOSED, UNSURE = Passage
+OPEN, CLOSED, UNSURE = Passage.OPEN, Passage.CLOSED, Passage.UNSURE
 OURS = "sg-0ours"
 
 

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from natproxy.doctor.handed import (
     MOST_PORTS,
@@ -128,3 +129,27 @@ def test_certificates_that_do_not_go_together_are_named(issued: Issued) -> None:
         Papers(None, issued.certificate, Authority().issue("dev2").key).context()
     with pytest.raises(DoctorError, match="the CA cannot be used"):
         Papers(b"hello").context()
+
+
+def test_a_damaged_bundle_is_named(tmp_path: Path, issued: Issued) -> None:
+    path = tmp_path / "dev1.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ca.crt", issued.certificate * 4)
+    content = bytearray(path.read_bytes())
+    content[40:60] = b"\xff" * 20
+    path.write_bytes(content)
+    with pytest.raises(DoctorError, match="cannot be read"):
+        read_papers(path, None, None, None)
+    with pytest.raises(DoctorError, match="not good JSON"):
+        read_papers(bundle(tmp_path, issued, **{"manifest.json": b"[" * 100_000}), None, None, None)
+
+
+def test_an_encrypted_key_is_named_and_nobody_is_asked_for_its_password(issued: Issued) -> None:
+    key = serialization.load_pem_private_key(issued.key, None)
+    encrypted = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    with pytest.raises(DoctorError, match="your key is encrypted"):
+        Papers(None, issued.certificate, encrypted).context()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from natproxy.doctor import instance
 from natproxy.doctor.instance import Instance, Interface, source_address, this_instance
 from tests.discover.conftest import use_environ
 from tests.standins.aws import AwsServer, AwsWorld
@@ -65,3 +66,19 @@ def test_the_address_that_is_dialled_from() -> None:
     assert source_address("127.0.0.9") == "127.0.0.1"
     assert source_address("::1") in ("::1", "")
     assert source_address("255.255.255.255") == ""
+
+
+def test_ids_that_could_do_harm_in_a_command_are_left_out() -> None:
+    answers = {
+        "/latest/api/token": "token",
+        "instance-id": "i-0123456789abcdef0",
+        "mac": "0e:00",
+        "network/interfaces/macs": "0e:00/",
+        "network/interfaces/macs/0e:00/interface-id": "eni-1;id",
+        "network/interfaces/macs/0e:00/security-group-ids": "sg-1\nsg-2;id\n$(id)",
+        "network/interfaces/macs/0e:00/local-ipv4s": "10.0.0.55",
+        "placement/region": "`id`",
+    }
+    found = instance._read(lambda path, _: answers.get(path))
+    assert found.interfaces == (Interface("an interface", ("sg-1",), ("10.0.0.55",)),)
+    assert found.region == ""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from natproxy.doctor.findings import Check, Finding, Verdict
@@ -80,7 +82,23 @@ def test_a_rule_that_is_not_understood_is_told() -> None:
 
 def test_who_may_not_look_is_told_to_use_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    (found,) = leftover_findings([], [])
+    (found,) = leftover_findings([], [], Path("/nowhere"))
     assert found.verdict is Verdict.UNKNOWN
     if "neither" not in found.evidence:
         assert "sudo" in found.mend
+
+
+def test_a_rule_that_is_not_understood_is_told_whatever_its_words() -> None:
+    (found,) = judge('-A PREROUTING -p tcp --dport 6379 -m comment --comment "two\nlines" -j DNAT --to-destination x')[
+        :1
+    ]
+    assert (found.verdict, "its quotes do not close" in found.evidence) == (Verdict.UNKNOWN, True)
+
+
+def test_without_connection_tracking_there_can_be_no_such_rule(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    (tmp_path / "kernel").mkdir()
+    assert leftover_findings([], [], tmp_path)[0].verdict is Verdict.GOOD
+    (tmp_path / "nf_conntrack").mkdir()
+    assert leftover_findings([], [], tmp_path)[0].verdict is Verdict.UNKNOWN
+    assert leftover_findings([], [], tmp_path / "missing")[0].verdict is Verdict.UNKNOWN

@@ -174,7 +174,7 @@ def test_a_key_that_natproxy_s_own_user_may_not_read() -> None:
     (bad,) = [one for one in found if one.verdict is not Verdict.GOOD]
     assert bad.subject == f"{directory}/server.key"
     assert "(mode 0600, root:root) cannot be read by uid 54321" in bad.evidence
-    assert "chmod 0640" in bad.mend
+    assert bad.mend == f"sudo chgrp 54321 {directory}/server.key && sudo chmod 0640 {directory}/server.key"
 
 
 def test_an_expired_ca_beside_a_good_one_is_a_warning(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,3 +186,15 @@ def test_an_expired_ca_beside_a_good_one_is_a_warning(files: Files, monkeypatch:
     files.write("clients.crt", old.pem)
     files.write("clients.crl", old.crl())
     assert ("tls.client_ca", Verdict.BAD) in [(one[0], one[1]) for one in files.trouble()]
+
+
+@pytest.mark.root
+def test_a_path_in_a_mend_is_quoted_for_a_shell() -> None:
+    with tempfile.TemporaryDirectory(prefix="natproxy-$(id)-") as directory:  # pytest's own are root's alone
+        Path(directory).chmod(0o755)
+        state_dir = Path(directory, "state")
+        state_dir.mkdir()
+        os.chown(state_dir, 54321, 54321)
+        found = certificate_findings(Files(Path(directory)).config(f"state_dir: {state_dir}\n"), time.time())
+    (bad,) = [one for one in found if one.verdict is not Verdict.GOOD]
+    assert f"chmod 0640 '{directory}/server.key'" in bad.mend

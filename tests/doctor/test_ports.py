@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -10,6 +11,7 @@ import pytest
 
 from natproxy.config import Config, load_config
 from natproxy.controller.documents import CacheView, NodeName, RoutesDocument, RouteView
+from natproxy.doctor import ports
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.doctor.ports import (
     bind_findings,
@@ -174,3 +176,16 @@ def test_ports_that_the_kernel_may_hand_out(tmp_path: Path, ip: str) -> None:
     assert "ip_local_reserved_ports = 32768-32770,40000" in found.mend
     write(system, "net.ipv4.ip_local_reserved_ports", "32766-32770\n")
     assert ephemeral_findings(config, system) == []
+
+
+def test_a_port_that_only_this_user_may_not_open_is_not_known(
+    tmp_path: Path, ip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(ports, "_bind", refuse)
+    config = load(tmp_path, ip, "static: [{name: legacy, port: 637, target: '127.0.0.1:1'}]")
+    for uid, verdict in ((0, Verdict.BAD), (1000, Verdict.UNKNOWN)):
+        monkeypatch.setattr("os.geteuid", lambda uid=uid: uid)
+        assert {one.verdict for one in bind_findings(config, [route(637)])} == {verdict}

@@ -99,3 +99,18 @@ def test_an_address_in_place_of_a_name() -> None:
 def test_where_nobody_dials_nothing_is_judged() -> None:
     assert look(text=GUIDE) == []
     assert look(text="listen: {address: 127.0.0.1}\n" + NAMED) == []
+
+
+def test_inside_the_vpc_a_name_may_lead_to_the_private_address_of_the_same_instance() -> None:
+    amazons = "public_host: ec2-203-0-113-73.compute-1.amazonaws.com\npublic_ip: 203.0.113.73\n" + GUIDE
+    assert {one.verdict for one in look(["10.0.0.55"], text=amazons)} == {Verdict.GOOD}
+    own = look(["10.0.0.55"])[0]
+    assert (own.verdict, own.mend.endswith("dig +short cache.example.com")) == (Verdict.UNKNOWN, True)
+    assert look(["10.0.0.55", "192.0.2.1"])[0].verdict is Verdict.BAD
+    assert look(["10.0.0.55"], instance=BARE)[0].verdict is Verdict.BAD
+
+
+def test_an_ipv6_address_of_this_instance_is_no_private_one() -> None:
+    six = Instance("i-1", "eu-west-1", (Interface("eni-1", ("sg-1",), ("10.0.0.55", "2001:db8::55")),))
+    (one,) = look(["2001:db8::55"], text="public_host: six.example.com\n" + GUIDE, instance=six, owners=Owners([], []))
+    assert (one.verdict, one.evidence) == (Verdict.GOOD, "2001:db8::55 is this instance's (i-1, eni-1)")

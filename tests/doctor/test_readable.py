@@ -59,4 +59,18 @@ def test_the_owner_of_the_state_dir_is_natproxy_s_user(folder: Path) -> None:
     assert reader is not None
     assert (reader.uid, 65534 in reader.gids) == (65534, True)
     os.chown(folder, 54321, 54321)
-    assert reader_of(folder) == Reader("uid 54321", 54321, frozenset())
+    assert reader_of(folder) == Reader("uid 54321", 54321, frozenset(), "54321")
+
+
+@pytest.mark.root
+def test_owners_without_a_name_are_told_by_number(folder: Path) -> None:
+    key = make(folder / "server.key", 0o600)
+    os.chown(key, 54321, 54322)
+    assert "(mode 0600, 54321:54322)" in hindrance(key, NOBODY)
+
+
+def test_a_link_leads_through_the_directories_on_both_ways(folder: Path) -> None:
+    (folder / "archive").mkdir(mode=0o700)
+    make(folder / "archive" / "server.key", 0o644)
+    (folder / "server.key").symlink_to("archive/server.key")
+    assert hindrance(folder / "server.key", NOBODY).startswith(f"the directory {folder / 'archive'} ")

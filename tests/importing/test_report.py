@@ -105,3 +105,16 @@ def test_a_rule_that_stands_there_twice_is_removed_twice() -> None:
     rules = read(GUIDE[0], GUIDE[0])
     draft = draft_of(rules, account().snapshot, Places(account().snapshot, account().addresses))
     assert len(removals(draft)) == 2
+
+
+def test_what_a_rule_kept_to_an_interface_or_an_address_is_said_once() -> None:
+    rules = read(rule(7000, NOWHERE, more="-i wg0"), rule(7001, NOWHERE, more="-i wg0"), rule(7002, NOWHERE))
+    (line,) = (line for line in said(rules).splitlines() if "comes in" in line)
+    assert line.startswith("warning: only what comes in by wg0 is taken by line 2, line 3: natproxy listens on every")
+    assert told(rules).warnings == (line.removeprefix("warning: "),)
+    assert "comes in for 10.0.0.99/32 is taken by line 2" in said(read(rule(7000, NOWHERE, more="-d 10.0.0.99/32")))
+
+
+def test_ports_that_need_a_capability_are_said() -> None:
+    assert "below 1024 natproxy needs CAP_NET_BIND_SERVICE" in said(read(rule(22, NOWHERE)))
+    assert "CAP_NET_BIND_SERVICE" not in said(read(rule(1024, NOWHERE)))

@@ -4,7 +4,10 @@ import ipaddress
 
 import pytest
 
-from natproxy.importing.wishes import MOST_PORTS, Wishes
+from natproxy.importing.places import Place
+from natproxy.importing.wishes import MOST_PORTS, Wishes, wishes_of
+from natproxy.model import Address
+from natproxy.netfilter import parse_iptables_save
 from tests.importing.samples import NOWHERE, account, address, rule
 from tests.importing.samples import wishes as wishes_in
 
@@ -144,3 +147,20 @@ def test_an_address_that_is_no_node_s_is_a_wish_all_the_same() -> None:
     (wish,) = wishes(rule(1, NOWHERE)).wishes
     assert wish.place.key is None
     assert str(wish.place.address) == NOWHERE
+
+
+def test_everywhere_as_a_source_lets_everybody_in() -> None:
+    assert [wish.sources for wish in wishes(rule(1, ONE, more="-s 0.0.0.0/0")).wishes] == [None]
+
+
+def test_thousands_of_rules_for_one_port_are_not_compared_with_each_other() -> None:
+    looked_up = 0
+
+    def find(where: Address) -> Place:
+        nonlocal looked_up
+        looked_up += 1
+        return Place(where)
+
+    rules = parse_iptables_save("*nat\n" + "\n".join([rule(1, NOWHERE, more=f"-s {A}")] * 300) + "\n")
+    assert len(wishes_of(rules, find).wishes) == 1
+    assert looked_up < 10 * 300

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from natproxy.netfilter.chains import Step, Way, in_order, owner_of
+from natproxy.netfilter.chains import MOST_RULES, Step, Way, in_order, owner_of
 from natproxy.netfilter.model import DnatRule, Match, Rules, spans
 
 
@@ -97,3 +97,10 @@ def test_programs_are_known_by_the_names_of_their_chains_also_behind_a_jump() ->
         ("PRE",),
     )
     assert {rule.line: rule.owner for rule in found.dnat} == {"a": "Docker", "own": ""}
+
+
+def test_rules_beyond_the_number_that_is_walked_are_said_to_be_there() -> None:
+    found = walk(PRE=[leads("PRE", "a")] * (MOST_RULES + 1))
+    assert len(found.dnat) == MOST_RULES
+    assert [str(MOST_RULES) in one.reason for one in found.unread] == [True]
+    assert walk(PRE=[leads("PRE", "a")] * MOST_RULES).unread == ()

@@ -265,3 +265,32 @@ def test_whatever_the_options_are_each_rule_is_read_or_named(lines: list[str]) -
     rules = parse_iptables_save("*nat\n" + "\n".join(f"-A PREROUTING {line}" for line in lines))
     for rule in rules.dnat:
         assert shlex.split(rule.delete)[:4] == ["iptables", "-t", "nat", "-D"]
+
+
+def test_every_word_of_the_command_that_removes_a_rule_is_quoted_for_a_shell() -> None:
+    strange = '-A PREROUTING -p tcp --dport 1 "--x;touch /tmp/x" -j DNAT --to-destination 10.0.1.9:6379'
+    (found,) = parse_iptables_save(f"*nat\n{strange}\n").dnat
+    assert "'--x;touch /tmp/x'" in found.delete
+
+
+def test_an_exclamation_mark_may_be_a_comment() -> None:
+    rule = '-A PREROUTING -p tcp -m comment --comment "!" -m tcp --dport 1 -j DNAT --to-destination 10.0.1.9:6379'
+    (found,) = parse_iptables_save(f"*nat\n{rule}\n").dnat
+    assert found.match.conditions == ()
+    assert "--comment '!' -m tcp --dport 1" in found.delete
+
+
+@pytest.mark.parametrize("everywhere", ["-s 0.0.0.0/0", "-m iprange --src-range 0.0.0.0-255.255.255.255"])
+def test_everywhere_as_a_source_is_the_same_as_none(everywhere: str) -> None:
+    rule = f"-A PREROUTING -p tcp {everywhere} -d 0.0.0.0/0 --dport 1 -j DNAT --to-destination 10.0.1.9:6379"
+    (found,) = parse_iptables_save(f"*nat\n{rule}\n").dnat
+    assert (found.match.sources, found.match.destinations) == (None, None)
+
+
+def test_a_map_of_networks_is_no_rule_of_this_instance_s_own_nat_when_it_is_for_what_comes_in() -> None:
+    rules = parse_iptables_save(
+        "*nat\n-A PREROUTING -d 10.9.0.0/24 -j NETMAP --to 10.0.1.0/24\n"
+        "-A POSTROUTING -s 10.0.1.0/24 -j NETMAP --to 10.9.0.0/24\n"
+    )
+    assert [one.number for one in rules.unread] == [2]
+    assert len(rules.outgoing) == 1

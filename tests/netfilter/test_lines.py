@@ -99,3 +99,12 @@ def test_quoting_as_iptables_save_does_is_read_back(words: list[str]) -> None:
 def test_quotes_that_do_not_close_give_no_words() -> None:
     (line,) = nat_lines('-A PREROUTING -m comment --comment "open')
     assert line.words is None
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\x85", "\x0b", "\x1c"])
+def test_lines_end_at_newlines_only(character: str) -> None:
+    rule = (
+        f'-A PREROUTING -p tcp --dport 6379 -m comment --comment "a{character}-A b" -j DNAT --to-destination 10.0.1.9'
+    )
+    after, before = nat_lines(f"*nat\n{rule}\n{RULE}\n")
+    assert (after.number, after.text, before.number) == (2, rule, 3)

@@ -192,3 +192,24 @@ ANY = st.recursive(
 @given(st.lists(ANY, max_size=4), ANY)
 def test_whatever_the_json_is_nothing_is_raised(expr: list[object], item: object) -> None:
     parse_nft(json.dumps({"nftables": [chain("pre", hook="prerouting"), {"rule": item}, rule(*expr), item]}))  # type: ignore[arg-type]
+
+
+def test_what_a_verdict_map_may_lead_to_is_looked_at_and_not_certain() -> None:
+    key = {"payload": {"protocol": "tcp", "field": "dport"}}
+    verdicts = [[6379, {"goto": {"target": "own"}}], [6380, {"accept": None}]]
+    (found,) = read(rule({"vmap": {"key": key, "data": {"set": verdicts}}}), rule(TO_NODE, chain="own")).dnat
+    assert found.takes(6379)
+    assert found.match.conditions != ()
+    assert len(read(rule({"vmap": {"key": key, "data": "@named"}})).unread) == 1
+
+
+def test_what_is_not_understood_in_a_table_that_translates_nothing_is_not_told() -> None:
+    elsewhere = rule({"vmap": {"key": {"ct": {"key": "state"}}, "data": "@states"}}, table="filter", family="inet")
+    assert read(elsewhere) == Rules()
+
+
+def test_the_names_in_the_command_that_removes_a_rule_are_quoted_for_a_shell() -> None:
+    (found,) = read(
+        chain("pre", table="x;id", hook="prerouting"), rule(field("tcp", "dport", 7000), TO_NODE, table="x;id")
+    ).dnat
+    assert found.delete == "nft delete rule ip 'x;id' pre handle 7"
