@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,39 @@ def test_rules_that_cannot_be_read_are_not_taken_for_none(stage: Stage, namespac
     assert file.read_text() == before
 
 
+def test_only_rules_that_lead_where_natproxy_leads_go_where_no_port_is_named(
+    stage: Stage, namespaces: Namespaces, tmp_path: Path
+) -> None:
+    kept = (
+        "PREROUTING -p tcp -m tcp --dport 6380 -j DNAT --to-destination 10.0.1.231:6379",
+        "PREROUTING -p tcp -m tcp --dport 6381 -j DNAT --to-destination 10.0.1.232:6379",
+        "PREROUTING -p tcp -m tcp --dport 6382 -j DNAT --to-destination 10.0.1.233:6379",
+    )
+    """One leads elsewhere, one to a node that natproxy does not reach, of one natproxy knows nothing."""
+    for rule in (*GUIDES[:1], *kept):
+        namespaces.run("nat", ["iptables", "-t", "nat", "-A", *rule.split()])
+    routes = [
+        {"port": 6379, "state": "open", "addresses": ["10.0.1.230:6379"]},
+        {"port": 6380, "state": "open", "addresses": ["10.0.1.230:6379", "10.0.1.239:6379"]},
+        {"port": 6381, "state": "unreachable", "addresses": ["10.0.1.232:6379"]},
+    ]
+    (tmp_path / "routes.json").write_text(json.dumps({"caches": [{"routes": routes}]}))
+    program = tmp_path / "current/bin/natproxy"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\nexec cat {tmp_path}/routes.json\n")
+    program.chmod(0o755)
+    file = tmp_path / "rules.v4"
+    file.write_text(namespaces.run("nat", ["iptables-save"]).stdout)
+    playbook = tmp_path / "dnat.yml"
+    playbook.write_text(PLAYBOOK)
+    prefix = ("ip", "netns", "exec", namespaces.name("nat"))
+    forced = {"__natproxy_rules_files": [str(file)], "__natproxy_home": str(tmp_path)}
+    host = Host({"natproxy_remove_dnat": True}, DEBIAN_12)
+    stage.play({"nat": host}, playbook=playbook, prefix=prefix, forced=forced)["nat"].succeeded()
+    assert saved(namespaces) == list(kept)
+    assert [line for line in file.read_text().splitlines() if line.startswith("-A ")] == [f"-A {rule}" for rule in kept]
+
+
 def test_only_the_guide_s_rules_for_these_ports_go(stage: Stage, namespaces: Namespaces, tmp_path: Path) -> None:
     for rule in (*FOREIGN, *GUIDES, *OTHERS):
         namespaces.run("nat", ["iptables", "-t", "nat", "-A", *rule.split()])
@@ -83,7 +117,7 @@ def test_only_the_guide_s_rules_for_these_ports_go(stage: Stage, namespaces: Nam
         prefix = ("ip", "netns", "exec", namespaces.name("nat"))
         played = stage.play({"nat": host}, *options, playbook=playbook, prefix=prefix, forced=forced)["nat"].succeeded()
         named = played.task("Name the rules that go, and those that stay").result["msg"]
-        assert len(named["left alone, as they are not what the guide writes"]) == len(OTHERS)
+        assert len(named["left alone, no rules of the guide or leading elsewhere"]) == len(OTHERS)
         return played.changed
 
     play("--check")

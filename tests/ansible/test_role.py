@@ -74,6 +74,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "boolean": ({"natproxy_require_ready": "perhaps"}, ["natproxy_require_ready", "perhaps"]),
     "key": ({"natproxy_tls_files": {"certificat": "a"}}, ["natproxy_tls_files", "certificat"]),
     "no-config": ({"natproxy_config": {}}, ["There is no config. Give natproxy_config, or natproxy_config_file."]),
+    "unknown": ({"natproxy_confg_file": "x"}, ["natproxy_confg_file", "natproxy_config_file"]),
     "contradictions": (CONTRADICTIONS, list(CONTRADICTIONS)),
     "absent-files": (
         ABSENT_FILES,
