@@ -35,7 +35,11 @@ FromClient = Annotated[
 ]
 Ports = Annotated[
     str | None,
-    typer.Option("--ports", metavar="PORTS", help="With --from-client: the ports to try, such as 6379-6388,11211."),
+    typer.Option(
+        "--ports",
+        metavar="PORTS",
+        help="With --from-client: the ports to try, such as 6379,11211-11213. Default: 6379-6388,11211-11220.",
+    ),
 ]
 Routes = Annotated[
     Path | None,

@@ -8,6 +8,8 @@ Reading order::
 
 What AWS knows::
 
+    environment    I/O: whose environment AWS is asked with
+    environfile    PURE reads systemd's environment file
     account        I/O: the questions to AWS in their order, and what was learnt
     cloud          I/O: boto3: STS, ElastiCache, Secrets Manager, EC2
     instance       I/O: what this instance knows of itself
@@ -36,7 +38,7 @@ What this host knows::
     limits         I/O: descriptors, backlog, connection tracking, keepalive
     settings       I/O: the kernel's settings
     papers         I/O: natproxy's own certificate, key, CAs, lists
-    readable       I/O: whether natproxy's own user may read a file
+    readable       I/O: whether natproxy's own user may read a file, or change it
     advice         PURE what clients will run into
 
 From a client's computer::

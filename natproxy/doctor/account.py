@@ -15,6 +15,7 @@ from natproxy.config import Config
 from natproxy.discover.elasticache import ElastiCache
 from natproxy.discover.parse import RawAnswers, parse_snapshot
 from natproxy.doctor.caches import TAGS_OPERATION, Listed, cache_findings
+from natproxy.doctor.environment import Surroundings
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.doctor.groups import SecurityGroup, read_group
 from natproxy.doctor.identity import Where, Who, clock_finding, identity_findings, is_usable
@@ -39,6 +40,8 @@ class Account:
     config: Config
     instance: Instance | None = None
     now: Callable[[], float] = time.time
+    asked: Surroundings = field(default_factory=Surroundings)
+    """With whose environment AWS is asked; whoever asks wears it."""
     where: Where = field(default_factory=Where)
     who: Who = field(default_factory=Who)
     trials: tuple[Trial, ...] = ()
@@ -66,7 +69,10 @@ class Account:
 
         region = "" if self.instance is None else self.instance.region
         self.cloud, self.where, self.who = await asyncio.to_thread(ask)
-        return [*identity_findings(self.config, self.where, self.who, region), clock_finding(self.who)]
+        found = identity_findings(
+            self.config, self.where, self.who, region, asked=self.asked.told, surer=self.asked.surer
+        )
+        return [*found, clock_finding(self.who)]
 
     async def ask(self) -> list[Finding]:
         """Try every action that is needed, then list the caches as natproxy does."""

@@ -18,6 +18,7 @@ from natproxy.doctor.account import Account
 from natproxy.doctor.advice import client_findings
 from natproxy.doctor.blame import Scene, explain
 from natproxy.doctor.entrance import entrance_findings
+from natproxy.doctor.environment import ENVIRONMENT_FILE, Surroundings, surroundings, worn
 from natproxy.doctor.expected import Expected, error_findings, expect, read_state, room_findings
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.doctor.host import host_findings
@@ -32,11 +33,14 @@ from natproxy.errors import ConfigError, Problem, unforeseen
 
 STEP_SECONDS = 60.0
 """No step may take longer than this; most take no second."""
+NEEDS_AWS = "not looked at: which nodes the caches have is not known, and needs AWS's answers"
 NO_INSTANCE = (
-    "the instance metadata does not answer: this is no EC2 instance, or a container that it does not reach; so this "
-    "host's security groups and addresses are not known"
+    "no EC2 instance metadata answers here, so that this host's security groups and addresses are not known; nothing "
+    "is wrong where this is no EC2 instance"
 )
-IN_A_CONTAINER = "in a container: aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2"
+IN_A_CONTAINER = (
+    "if this is an EC2 instance's container: aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2"
+)
 T = TypeVar("T")
 
 
@@ -49,8 +53,10 @@ class Checkup:
         tell: Callable[[Sequence[Finding]], None] = lambda _: None,
         *,
         now: Callable[[], float] = time.time,
+        environment_file: Path = ENVIRONMENT_FILE,
     ) -> None:
         self._path = path
+        self._environment_file = environment_file
         self._tell = tell
         self._now = now
         self._findings: dict[Check, list[Finding]] = {check: [] for check in Check}
@@ -68,21 +74,29 @@ class Checkup:
         if config is None:
             return
         self.is_config_readable = True
+        asked = await self._step(Check.CREDENTIALS, asyncio.to_thread(self._surroundings, config), Surroundings())
+        with worn(asked.variables):
+            await self._examine(config, asked)
+        self._done(Check.LIMITS, Check.KEEPALIVE)
+
+    async def _examine(self, config: Config, asked: Surroundings) -> None:
         instance = await self._step(Check.CREDENTIALS, asyncio.to_thread(this_instance), None)
-        account = Account(config, instance, self._now)
+        account = Account(config, instance, self._now, asked)
         try:
             await self._account(account)
             expected = self._expect(config, account)
             scene = await self._scene(account)
-            await self._nodes(config, expected, scene)
+            await self._nodes(config, expected, scene, is_answered=account.answers is not None)
             await self._host(config, expected)
             await self._entrance(config, expected, scene, account)
             await self._papers(config, expected)
         finally:
             await account.close()
-        self._done(Check.LIMITS, Check.KEEPALIVE)
 
     # the steps
+
+    def _surroundings(self, config: Config) -> Surroundings:
+        return surroundings(config.state_dir, self._path, self._environment_file)
 
     def _load(self) -> Config | None:
         try:
@@ -120,13 +134,17 @@ class Checkup:
         of_cache, groups = await self._step(Check.SECURITY_GROUPS, account.security_groups(), ({}, {}))
         return Scene(account.where.region, account.instance, of_cache, groups, source_address)
 
-    async def _nodes(self, config: Config, expected: Expected, scene: Scene) -> None:
+    async def _nodes(self, config: Config, expected: Expected, scene: Scene, *, is_answered: bool) -> None:
         targets = targets_of(config, expected.snapshot)
         nothing: tuple[Dialled, ...] = ()
         dialled = await self._step(Check.REACH, dial_all(targets, config.timeouts.connect, config.resolver), nothing)
         self._add(reach_findings(dialled, lambda silent: explain(scene, silent)))
+        if has_unknown := bool(config.caches) and not expected.snapshot.caches and not is_answered:
+            self._add(Finding(check, "", Verdict.UNKNOWN, NEEDS_AWS) for check in (Check.NAMES, Check.REACH))
         self._done(Check.NAMES, Check.REACH)
         self._add(await self._step(Check.NODE_TLS, node_tls_findings(dialled), []))
+        if has_unknown:
+            self._add([Finding(Check.NODE_TLS, "", Verdict.UNKNOWN, NEEDS_AWS)])
         self._done(Check.NODE_TLS)
 
     async def _host(self, config: Config, expected: Expected) -> None:

@@ -52,9 +52,10 @@ def findings_from_client(
     host, ports = _apart(host, ports)
     try:
         wanted = _ports(ports, routes, config)
+        usual = USUAL_PORTS.replace(",", ", ") if ports is None and routes is None and config is None else ""
         papers = read_papers(bundle, ca, certificate, key)
         papers.context()
-        return _look(host, wanted, papers, seconds)
+        return _look(host, wanted, papers, seconds, usual)
     except NatproxyError as error:
         mend = "natproxy doctor --help shows what can be given; a bundle is what `natproxy pki issue` makes"
         return [Finding(Check.CONFIG, "", Verdict.BAD, str(error), mend)]
@@ -76,14 +77,14 @@ def _ports(ports: str | None, routes: Path | None, config: Path | None) -> tuple
     return read_ports(USUAL_PORTS) if config is None else read_config_ports(config)
 
 
-def _look(host: str, ports: tuple[Port, ...], papers: Papers, seconds: float) -> list[Finding]:
+def _look(host: str, ports: tuple[Port, ...], papers: Papers, seconds: float, usual: str) -> list[Finding]:
     now = datetime.datetime.now(datetime.UTC)
     way = find_way(host)
     found = [*own_findings(_own(papers), now), *_strangers(host, papers), *way_findings(host, way)]
     reachable = [address for address, _ in way.sources]
     tried = try_all(reachable, ports, papers, host, seconds)
     return sorted(
-        (*found, *reach_findings(host, tried), *talk_findings(tried, papers, host, now)),
+        (*found, *reach_findings(host, tried, usual), *talk_findings(tried, papers, host, now)),
         key=lambda one: _ORDER[one.check],
     )
 

@@ -55,10 +55,27 @@ class Who:
     """How far this host's clock is ahead of AWS's; None where AWS has not answered."""
 
 
-def identity_findings(config: Config, where: Where, who: Who, instance_region: str) -> list[Finding]:
-    """Judge region and credentials. ``instance_region``: where this instance is; empty where that is not known."""
-    findings = [*_region(where, who.trouble, instance_region), *_credentials(config, who)]
-    return findings if config.caches else [_needless(finding) for finding in findings]
+def identity_findings(
+    config: Config, where: Where, who: Who, instance_region: str, *, asked: str = "", surer: str = ""
+) -> list[Finding]:
+    """Judge region and credentials. ``instance_region``: where this instance is; empty where that is not known.
+
+    ``asked`` says with whose environment AWS was asked; ``surer``, where natproxy's own may be another one, is the
+    command that knows: what is bad is not known to be so then.
+    """
+    credentials = _credentials(config, who, is_somewhere=bool(where.region))
+    if asked:
+        credentials = (replace(one, evidence=f"{one.evidence}, {asked}") for one in credentials)
+    findings = [*_region(where, who.trouble, instance_region), *credentials]
+    if not config.caches:
+        return [_needless(finding) for finding in findings]
+    return [_doubted(finding, surer) for finding in findings] if surer else findings
+
+
+def _doubted(finding: Finding, surer: str) -> Finding:
+    if finding.verdict not in {Verdict.BAD, Verdict.WARNING}:
+        return finding
+    return replace(finding, verdict=Verdict.UNKNOWN, mend=f"{surer} tells; where that says the same: {finding.mend}")
 
 
 def _needless(finding: Finding) -> Finding:
@@ -92,7 +109,7 @@ def is_usable(config: Config, who: Who) -> bool:
     return config.aws.role_arn is None and who.trouble.reason is not DiscoveryFailure.CREDENTIALS
 
 
-def _credentials(config: Config, who: Who) -> Iterator[Finding]:
+def _credentials(config: Config, who: Who, *, is_somewhere: bool) -> Iterator[Finding]:
     trouble = who.trouble
     if trouble is None:
         yield Finding(Check.CREDENTIALS, "", Verdict.GOOD, f"{who.arn}, by {who.source or 'credentials found'}")
@@ -104,6 +121,9 @@ def _credentials(config: Config, who: Who) -> Iterator[Finding]:
         yield Finding(Check.CREDENTIALS, config.aws.role_arn, Verdict.BAD, trouble.message, mend)
     elif trouble.reason is DiscoveryFailure.CREDENTIALS:
         yield Finding(Check.CREDENTIALS, "", Verdict.BAD, f"{trouble.message}{by}", _mend(trouble, who))
+    elif not is_somewhere:
+        evidence = "AWS was not asked who this is, for want of a region"
+        yield Finding(Check.CREDENTIALS, "", Verdict.UNKNOWN, evidence, "see region")
     else:
         evidence = f"who this is cannot be asked (sts:GetCallerIdentity): {trouble.message}{by}"
         yield Finding(Check.CREDENTIALS, "", Verdict.UNKNOWN, evidence, _NO_WAY if _is_unreachable(trouble) else "")
@@ -120,8 +140,10 @@ def _mend(trouble: Trouble, who: Who) -> str:
 def _region(where: Where, trouble: Trouble | None, instance_region: str) -> Iterator[Finding]:
     named = f"{where.region} ({where.source})"
     if not where.region:
-        mend = "write aws.region into the config: nobody else says it here"
-        yield Finding(Check.CREDENTIALS, "region", Verdict.BAD, "the region is not known", mend)
+        evidence = "the region is not known: neither the config, nor AWS_REGION or AWS_DEFAULT_REGION, nor an AWS "
+        evidence += "config file, nor this instance's metadata names one"
+        mend = "write aws.region into the config: the region that the caches are in"
+        yield Finding(Check.CREDENTIALS, "region", Verdict.BAD, evidence, mend)
     elif where.known and where.region not in where.known:
         near = difflib.get_close_matches(where.region, where.known)
         meant = f"write {' or '.join(near)}" if near else "look up its name: aws ec2 describe-regions --all-regions"

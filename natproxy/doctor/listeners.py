@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from natproxy.control import SOCKET_NAME
 PROC = Path("/proc")
 _LISTEN = "0A"
 """TCP_LISTEN of the kernel's include/net/tcp_states.h."""
+_ANY = frozenset(("0.0.0.0", "::"))
 _PEERCRED = struct.Struct("3i")
 
 
@@ -27,15 +29,36 @@ class Listener:
     inode: int
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that listens."""
+
+    ip: str
+    """The address that it really has."""
+    pid: int
+    name: str = ""
+    """As the kernel shows it; empty where it has ended meanwhile."""
+    is_natproxy: bool = False
+    config: str = ""
+    """Of a natproxy: its config file, where the command line names one."""
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})" if self.name else f"pid {self.pid}"
+
+
 def listeners(proc: Path = PROC) -> list[Listener]:
     """Return every listening TCP socket of this network namespace (proc(5), net/tcp)."""
     return [one for name in ("tcp", "tcp6") for one in _read(proc / "net" / name)]
 
 
-def holder(ip: str, port: int, proc: Path = PROC) -> str:
-    """Say who has that port: ``redis-server (pid 812)``; empty where that cannot be seen from here."""
-    inodes = {one.inode for one in listeners(proc) if one.port == port and _collide(one.ip, ip)}
-    return next((_shown(pid, proc) for pid in _owners(inodes, proc)), "")
+def holder(ip: str, port: int, proc: Path = PROC) -> Holder | None:
+    """Find who keeps others from listening there: who has that very address first; None where nobody is seen."""
+    ranked = [(rank, one) for one in listeners(proc) if one.port == port and (rank := _rank(one.ip, ip)) is not None]
+    for _, one in sorted(ranked, key=lambda item: item[0]):
+        found = [Holder(one.ip, pid, _name(pid, proc), *_running(pid, proc)) for pid in _owners({one.inode}, proc)]
+        if found:  # of natproxy's own processes the first one is asked, which has a config
+            return next((who for who in found if who.is_natproxy), found[0])
+    return None
 
 
 def daemon_pid(state_dir: Path) -> int | None:
@@ -72,9 +95,19 @@ def _numeric(text: str) -> str:
     return str(ipaddress.ip_address(b"".join(struct.pack("=I", word) for word in words)))
 
 
-def _collide(one: str, other: str) -> bool:
-    """Tell whether nobody can listen on one while somebody does on the other, at the same port."""
-    return one == other or bool({one, other} & {"0.0.0.0", "::"})
+def _rank(has: str, wanted: str) -> int | None:
+    """Return how likely it is that who listens on one address keeps another from being listened on, at the same port.
+
+    0 is certain, and more is less so; None: they do not disturb each other.
+    """
+    is_same_family = (":" in has) is (":" in wanted)
+    if has == wanted:
+        return 0
+    if has in _ANY and (is_same_family or has == "::"):  # which may take IPv4, too
+        return 1 if is_same_family else 2
+    if wanted in _ANY and (is_same_family or wanted == "::"):
+        return 3 if is_same_family else 4
+    return None
 
 
 def _owners(inodes: Collection[int], proc: Path) -> Iterator[int]:
@@ -91,8 +124,36 @@ def _leads_to(descriptor: Path, wanted: Collection[str]) -> bool:
     return False
 
 
-def _shown(pid: int, proc: Path) -> str:
+def _name(pid: int, proc: Path) -> str:
     with contextlib.suppress(OSError):
-        name = (proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
-        return f"{name} (pid {pid})"
-    return f"pid {pid}"
+        return (proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    return ""
+
+
+def _running(pid: int, proc: Path) -> tuple[bool, str]:
+    """Tell whether a process is ``natproxy run``, and return the absolute path of the config that it was given."""
+    with contextlib.suppress(OSError):
+        content = (proc / str(pid) / "cmdline").read_bytes()
+        words = [os.fsdecode(word) for word in content.split(b"\0")[:-1]]
+        given = config_of(words)
+        if given is None:
+            return False, ""
+        return True, str((proc / str(pid) / "cwd").readlink() / given) if given else ""
+    return False, ""
+
+
+def config_of(words: Sequence[str]) -> str | None:
+    """Return the config that a command line of ``natproxy run`` names, "" where it names none; None if it is none."""
+    programs = [
+        number
+        for number, word in enumerate(words)
+        if word.rpartition("/")[2] == "natproxy" and (number < 2 or words[number - 1] == "-m")
+    ]
+    if not programs or "run" not in (rest := words[programs[0] + 1 :]):
+        return None
+    for number, word in enumerate(rest):
+        if word in {"-c", "--config"}:
+            return next(iter(rest[number + 1 :]), "")
+        if word.startswith("--config="):
+            return word.removeprefix("--config=")
+    return ""

@@ -7,6 +7,7 @@ import itertools
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from natproxy.config import Config
@@ -14,15 +15,15 @@ from natproxy.control import Control
 from natproxy.controller.documents import CacheView, RoutesDocument
 from natproxy.doctor import settings
 from natproxy.doctor.findings import Check, Finding, Verdict
-from natproxy.doctor.listeners import holder
+from natproxy.doctor.listeners import Holder, holder
 from natproxy.errors import ControlError
-from natproxy.model import Route, RouteState
+from natproxy.model import Address, Route, RouteState
 
 LOW_PORTS = (
     "give natproxy CAP_NET_BIND_SERVICE and nothing else (AmbientCapabilities and CapabilityBoundingSet in a drop-in "
     "of its unit, as systemd/low-ports.conf does), or choose ports from 1024 on"
 )
-SYSTEMD = "systemd (pid 1)"
+_SYSTEMD = (1, "systemd")
 _NOBODY = (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)
 
 
@@ -57,9 +58,16 @@ def bind_findings(config: Config, routes: Sequence[Route]) -> list[Finding]:
     """
     places = [(address, port) for port in _wanted(config, routes) for address in config.listen.address]
     places.append((config.admin.address, config.admin.port))
-    found = [finding for place in dict.fromkeys(places) if (finding := _bind_finding(place, config)) is not None]
-    if found:
-        return found
+    taken: list[tuple[tuple[str, int], Holder | None]] = []
+    found = []
+    for place in dict.fromkeys(places):
+        error = _bind_error(place, config)
+        if error is not None and error.errno == errno.EADDRINUSE:
+            taken.append((place, holder(*place)))
+        elif error is not None:
+            found.append(_unbound_finding(place, error))
+    if found or taken:
+        return [*taken_findings(taken), *found]
     evidence = f"natproxy does not run, and nobody else has its ports: {_written(port for _, port in places)}"
     return [Finding(Check.PORTS, "", Verdict.GOOD, evidence)]
 
@@ -121,31 +129,56 @@ def _wanted(config: Config, routes: Sequence[Route]) -> list[int]:
     return sorted(set(configured_ports(config)) - {config.admin.port})
 
 
-def taken_finding(place: tuple[str, int], who: str) -> Finding:
-    """Judge a port that somebody has. ``who``: as ``listeners.holder`` says it. Pure."""
+def taken_findings(taken: Sequence[tuple[tuple[str, int], Holder | None]]) -> list[Finding]:
+    """Judge ports that somebody has; those of another natproxy together. Pure."""
+    others: dict[Holder, list[int]] = {}
+    found = []
+    for place, who in taken:
+        if who is not None and who.is_natproxy:
+            others.setdefault(replace(who, ip=""), []).append(place[1])
+        else:
+            found.append(_taken_finding(place, who))
+    return [*(_other_natproxy(who, ports) for who, ports in others.items()), *found]
+
+
+def _other_natproxy(who: Holder, ports: Sequence[int]) -> Finding:
+    given = f" with -c {who.config}" if who.config else ""
+    name = "port" if len(set(ports)) == 1 else "ports"
+    evidence = f"another natproxy runs here{given} (pid {who.pid}) and has {name} {_written(ports)}"
+    mend = "stop that one, or write other ports, and another admin.port, into one of the two configs"
+    return Finding(Check.PORTS, f"{name} {_written(ports)}", Verdict.BAD, evidence, mend)
+
+
+def _taken_finding(place: tuple[str, int], who: Holder | None) -> Finding:
     address, port = place
-    if who == SYSTEMD:
+    if who is not None and (who.pid, who.name) == _SYSTEMD:
         evidence = f"{address}:{port} is held by systemd: kept for natproxy over a restart, or for another service"
         mend = f"systemctl status natproxy; systemctl list-sockets shows whether another service has port {port}"
         return Finding(Check.PORTS, f"port {port}", Verdict.WARNING, evidence, mend)
     evidence = f"{address}:{port} is taken by {who or 'another process, which only root can see'}"
+    if who is not None and who.ip != address:
+        evidence += f", which listens on {Address(who.ip, port)}"
     mend = f"stop that process, or choose other ports: sudo ss -ltnp 'sport = :{port}' shows it"
     return Finding(Check.PORTS, f"port {port}", Verdict.BAD, evidence, mend)
 
 
-def _bind_finding(place: tuple[str, int], config: Config) -> Finding | None:
-    address, port = place
+def _bind_error(place: tuple[str, int], config: Config) -> OSError | None:
+    """Return what keeps natproxy from listening there."""
     try:
-        _bind(address, port, has_ipv4=any(":" not in other for other in config.listen.address))
+        _bind(*place, has_ipv4=any(":" not in other for other in config.listen.address))
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return taken_finding(place, holder(address, port))
-        if error.errno == errno.EACCES and os.geteuid() != 0:
-            evidence = f"whether {address}:{port} can be opened is not known: this user may not, and natproxy's may"
-            return Finding(Check.PORTS, f"port {port}", Verdict.UNKNOWN, evidence, "sudo natproxy doctor tells")
-        evidence, mend = _why_not(address, port, error)
-        return Finding(Check.PORTS, f"port {port}", Verdict.BAD, evidence, mend)
+        return error
     return None
+
+
+def _unbound_finding(place: tuple[str, int], error: OSError) -> Finding:
+    """Judge a port that cannot be bound, although nobody has it."""
+    address, port = place
+    if error.errno == errno.EACCES and os.geteuid() != 0:
+        evidence = f"whether {address}:{port} can be opened is not known: this user may not, and natproxy's may"
+        return Finding(Check.PORTS, f"port {port}", Verdict.UNKNOWN, evidence, "sudo natproxy doctor tells")
+    evidence, mend = _why_not(address, port, error)
+    return Finding(Check.PORTS, f"port {port}", Verdict.BAD, evidence, mend)
 
 
 def _bind(address: str, port: int, *, has_ipv4: bool) -> None:

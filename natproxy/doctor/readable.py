@@ -1,4 +1,4 @@
-"""Whether natproxy's own user may read a file that root can. I/O: reads the file system and the list of users."""
+"""Whether natproxy's own user may read a file that root can, or change it. I/O: reads the file system, the users."""
 
 from __future__ import annotations
 
@@ -25,17 +25,36 @@ class Reader:
 def reader_of(state_dir: Path) -> Reader | None:
     """Return the owner of the state_dir, which is natproxy's own user; None where there is none yet, or it is root."""
     try:
-        uid = state_dir.stat().st_uid
+        status = state_dir.stat()
     except OSError:
         return None
-    if uid == 0:
-        return None
+    return None if status.st_uid == 0 else reader_with(status.st_uid, status.st_gid)
+
+
+def reader_with(uid: int, gid: int) -> Reader:
+    """Return the user of a number, with its groups; ``gid`` stands in for those of one that has no name."""
     try:
         user = pwd.getpwuid(uid)
     except KeyError:
-        return Reader(f"uid {uid}", uid, frozenset(), str(state_dir.stat().st_gid))
+        return Reader(f"uid {uid}", uid, frozenset(), str(gid))
     gids = frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
     return Reader(user.pw_name, uid, gids, _named(lambda: grp.getgrgid(user.pw_gid).gr_name, user.pw_gid))
+
+
+def is_in_safe_hands(path: Path) -> bool:
+    """Tell whether nobody but root and this process's user can change a file, or put another one in its place."""
+    safe = {0, os.geteuid()}
+    try:
+        resolved = path.resolve(strict=True)
+        for one in (resolved, *resolved.parents):
+            status = one.stat()
+            others = stat.S_IWOTH | (stat.S_IWGRP if status.st_gid != 0 else 0)
+            is_sticky = stat.S_ISDIR(status.st_mode) and one != resolved and status.st_mode & stat.S_ISVTX
+            if status.st_uid not in safe or (status.st_mode & others and not is_sticky):
+                return False
+    except OSError:
+        return False
+    return True
 
 
 def hindrance(path: Path, reader: Reader) -> str:

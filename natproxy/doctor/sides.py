@@ -19,6 +19,8 @@ class Side(StrEnum):
     NETWORK = "the network between"
     NATPROXY = "natproxy"
     CACHE = "the cache behind natproxy"
+    EITHER = "natproxy or the cache behind it"
+    """From one port the two cannot be told apart."""
 
 
 def blame(
@@ -52,9 +54,12 @@ def way_findings(host: str, way: Way) -> list[Finding]:
     return found
 
 
-def reach_findings(host: str, tried: Sequence[Tried]) -> list[Finding]:
-    """Judge which ports take connections. Those that fare alike are one finding."""
-    found = [_reached(host, one, tried) for one in tried]
+def reach_findings(host: str, tried: Sequence[Tried], usual: str = "") -> list[Finding]:
+    """Judge which ports take connections. Those that fare alike are one finding.
+
+    ``usual``: the ports that were tried, where nobody has named any; which of them natproxy serves is not known then.
+    """
+    found = [_reached(host, one, tried, usual) for one in tried]
     return merged((one.port.number, finding) for one, finding in zip(tried, found, strict=True) if finding is not None)
 
 
@@ -75,12 +80,15 @@ def written(ports: Iterable[int]) -> str:
     return f"port {shown}" if len(numbers) == 1 else f"ports {shown}"
 
 
-def _reached(host: str, one: Tried, tried: Sequence[Tried]) -> Finding | None:
+def _reached(host: str, one: Tried, tried: Sequence[Tried], usual: str) -> Finding | None:
     same_address = [other for other in tried if other.address.ip == one.address.ip]
     outcomes = {other.outcome for other in same_address}
     if one.outcome == "open":
-        return Finding(Check.REACH, "", Verdict.GOOD, f"{one.address.ip} takes connections")
+        told = f"; tried were the usual ports, {usual} (--ports names others)" if usual else ""
+        return Finding(Check.REACH, "", Verdict.GOOD, f"{one.address.ip} takes connections{told}")
     if one.outcome == "refused":
+        if usual and "open" in outcomes:
+            return None  # that the others were tried is said
         return _refused(host, one, outcomes)
     if one.outcome == "timeout":
         return _silent(host, one, outcomes)

@@ -49,7 +49,7 @@ def own_findings(own: Shown | None, now: datetime.datetime) -> list[Finding]:
 
 def talk_findings(tried: Sequence[Tried], papers: Papers, server_name: str, now: datetime.datetime) -> list[Finding]:
     """Judge what every open port said. Those that fare alike are one finding."""
-    is_answered = any(_answer(one) is not None for one in tried)
+    is_answered = any(answer.said is not Said.OTHER for one in tried if (answer := _answer(one)) is not None)
     found = [
         (one.port.number, finding)
         for one in tried
@@ -163,20 +163,21 @@ def _alerted(talk: TlsTalk, papers: Papers) -> Finding:
 def _engine(one: Tried, papers: Papers, *, is_answered: bool) -> Iterator[Finding]:
     answer = _answer(one)
     if answer is not None:
-        yield _answered(answer)
+        yield _answered(answer, is_certain=one.port.is_certain)
     elif _is_wordless(one):
         yield _wordless(one, is_answered=is_answered)
     elif one.tls is not None and one.tls.failure is None:
         yield _ended(one.tls.answer, papers, is_answered=is_answered)
 
 
-def _answered(answer: Answer) -> Finding:
+def _answered(answer: Answer, *, is_certain: bool) -> Finding:
     if answer.said is Said.MEMCACHED:
         return Finding(Check.ENGINE, "", Verdict.GOOD, f"memcached answers: {answer.line or 'it tells no version'}")
     if answer.said is Said.OTHER:
         evidence = f"what answers is neither Redis nor memcached: {answer.line!r}"
         mend = "is this one of natproxy's ports? natproxy routes, on its host, says where each leads"
-        return Finding(Check.ENGINE, "", Verdict.WARNING, evidence, mend)
+        verdict = Verdict.BAD if is_certain else Verdict.WARNING
+        return Finding(Check.ENGINE, "", verdict, evidence, mend)
     for told, verdict in ((_REFUSING, Verdict.BAD), (_TROUBLED, Verdict.WARNING)):
         for start, meaning in told.items():
             if answer.line.startswith(start):
@@ -202,9 +203,15 @@ def _wordless(one: Tried, *, is_answered: bool) -> Finding:
         evidence = "it closes each connection without a word, while other ports answer: its node cannot be reached"
         mend = f"{_SEE_LOG}; natproxy doctor there says why; or `clients.allow` of this cache leaves your address out"
         return blame(Check.ENGINE, "", evidence, Side.CACHE, mend)
-    evidence = "it closes each connection without a word, as natproxy does with addresses that it does not let in"
-    mend = f"have the operator add your public address to clients.allow; or its nodes cannot be reached: {_SEE_LOG}"
-    return blame(Check.ENGINE, "", evidence, Side.NATPROXY, mend)
+    evidence = (
+        "it closes each connection without a word: natproxy does not let your address in, or cannot reach the node, "
+        "which from here look the same"
+    )
+    mend = (
+        "ask the operator, on natproxy's host: natproxy doctor, or natproxy routes, says whether the node is reached; "
+        "where it is, your public address is missing in clients.allow"
+    )
+    return blame(Check.ENGINE, "", evidence, Side.EITHER, mend)
 
 
 def _ended(answer: Answer | None, papers: Papers, *, is_answered: bool) -> Finding:
@@ -220,4 +227,5 @@ def _ended(answer: Answer | None, papers: Papers, *, is_answered: bool) -> Findi
         "natproxy speaks TLS, then ends the connection: none of your certificate's names is among those that it lets "
         "in (clients.certificates), or its node cannot be reached"
     )
-    return blame(Check.ENGINE, "", evidence, Side.NATPROXY, _SEE_LOG)
+    mend = f"{_SEE_LOG}; natproxy doctor there says whether the node is reached"
+    return blame(Check.ENGINE, "", evidence, Side.EITHER, mend)

@@ -103,6 +103,10 @@ def test_what_is_meant_for_clients_needs_a_host(natproxy: Run) -> None:
     assert "it needs --from-client HOST" in done.err
 
 
+def test_the_usual_ports_are_told(natproxy: Run) -> None:
+    assert "Default: 6379-6388,11211-11220." in " ".join(natproxy("doctor", "--help").out.replace("│", " ").split())
+
+
 def test_from_a_client(natproxy: Run, node: int) -> None:
     done = natproxy("doctor", "--from-client", "127.0.0.1", "--ports", f"{node}", "--json")
     document = json.loads(done.out)

@@ -187,6 +187,7 @@ class Story:
         yield "the first memcached", f'{_short(Path(sys.executable))} -c "{get}"'
         yield "where each port leads", self._natproxy_command("routes")
         yield "which port is whose, for good", self._natproxy_command("ports", "list")
+        yield "whether all is well, and how to mend what is not", self._natproxy_command("doctor")
         yield "after a change to that file", self._natproxy_command("reload")
         yield "what is counted", f"curl http://{HOST}:{self._stage.ports.admin}/metrics"
         if (pid := self._cloud.server(f"{REDIS_ID}-001").pid) is not None:

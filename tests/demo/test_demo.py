@@ -232,6 +232,7 @@ def test_after_the_story_its_commands_work_until_ctrl_c(normal_user: list[str]) 
                 assert done.returncode == 0, done
                 answers[command] = done.stdout
         for words, answer in ((" routes -c", "my-redis-004/0001"), (" ports list -c", "my-redis-004/0001"),
+                              (" doctor -c", "credentials      good"),
                               (" reload -c", "reloaded; "), ("pymemcache", "b'")):  # fmt: skip
             (said,) = (said for command, said in answers.items() if words in command)
             assert answer in said

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,10 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write(path: Path, text: str) -> None:
     path.write_text(text)
+
+
+def add_a_cache(path: Path) -> None:
+    path.write_text(f"{path.read_text()}caches: [{{id: a-cache, ports: 6391-6392}}]\n")
 
 
 async def look(path: Path) -> tuple[Checkup, list[Sequence[Finding]]]:
@@ -92,6 +97,28 @@ async def test_a_check_that_takes_too_long_is_one_finding(path: Path, monkeypatc
     slow = [one for one in examined.findings if one.check is Check.REACH]
     assert [(one.verdict, one.evidence) for one in slow] == [(Verdict.UNKNOWN, "not done within 2 s")]
     assert any(one.check is Check.KEEPALIVE for one in examined.findings)
+
+
+async def test_where_nobody_knows_the_nodes_what_they_are_looked_at_for_is_unknown(path: Path) -> None:
+    add_a_cache(path)
+    examined, _ = await look(path)
+    for check in (Check.NAMES, Check.REACH, Check.NODE_TLS):
+        unknown = [one for one in examined.findings if one.check is check and one.verdict is Verdict.UNKNOWN]
+        assert [one.evidence for one in unknown if "needs AWS's answers" in one.evidence]
+    (scene,) = [one for one in examined.findings if one.check is Check.SECURITY_GROUPS]
+    assert not scene.mend or scene.mend.startswith("if this is an EC2 instance's container: ")
+
+
+async def test_the_unit_s_environment_is_worn_and_taken_off_again(path: Path) -> None:
+    add_a_cache(path)
+    file = path.with_name("environment")
+    file.write_text("AWS_REGION=nowhere-9\nAWS_EC2_METADATA_DISABLED=true\n")
+    examined = Checkup(path, environment_file=file)
+    await examined.run()
+    region, credentials = [one for one in examined.findings if one.check is Check.CREDENTIALS]
+    assert region.evidence.startswith("nowhere-9 (AWS_REGION) is no region")
+    assert credentials.evidence.endswith(f", with the environment that natproxy's unit takes from {file}")
+    assert os.environ["AWS_REGION"] == "us-east-1"
 
 
 async def test_a_config_s_path_is_quoted_for_a_shell(path: Path) -> None:

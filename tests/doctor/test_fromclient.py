@@ -116,6 +116,17 @@ def test_a_computer_without_what_only_linux_has_and_without_what_only_the_daemon
     assert set(loaded) & set(NOT_NEEDED) == set()
 
 
+def test_without_ports_the_usual_ones_are_tried_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Speaker(is_redis) as redis:
+        usual = f"{redis.port},{redis.port + 1}-{redis.port + 1}" if redis.port < 65535 else f"{redis.port}"
+        monkeypatch.setattr(fromclient, "USUAL_PORTS", usual)
+        shown = usual.replace(",", ", ")
+        (reach,) = [one for one in findings_from_client(IP) if one.check is Check.REACH and one.verdict is Verdict.GOOD]
+        assert reach.evidence == f"{IP} takes connections; tried were the usual ports, {shown} (--ports names others)"
+        (named,) = [one for one in findings_from_client(IP, f"{redis.port}") if one.check is Check.REACH]
+        assert named.evidence == f"{IP} takes connections"
+
+
 def test_a_bundle_s_own_host_is_quoted_for_a_shell() -> None:
     (found,) = fromclient._strangers("here.example.com", Papers(host="$(id)"))
     assert "--from-client '$(id)' ..." in found.mend

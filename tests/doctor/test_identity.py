@@ -93,6 +93,27 @@ def test_a_region_that_is_none(where: Where, who: Who, verdict: Verdict, mend: s
     assert region.mend.startswith(mend)
 
 
+def test_without_a_region_the_way_to_aws_is_not_to_blame() -> None:
+    who = Who(trouble=trouble(DiscoveryFailure.UNREACHABLE, message="You must specify a region."))
+    region, credentials = look(who, Where("", "instance metadata", KNOWN))
+    assert "AWS_DEFAULT_REGION" in region.evidence
+    assert (credentials.verdict, credentials.mend) == (Verdict.UNKNOWN, "see region")
+
+
+def test_whose_environment_was_asked_with_is_said_and_what_may_differ_is_not_bad() -> None:
+    asked = "with the environment of the running natproxy (pid 7)"
+    region, credentials = identity_findings(config(GUIDE), WHERE, WHO, "", asked=asked)
+    assert credentials.evidence.endswith(f"by this instance's role, {asked}")
+    assert region.evidence == "eu-west-1 (AWS_REGION)"
+    found = identity_findings(
+        config(GUIDE), Where(), Who(trouble=trouble()), "", asked="as this shell has it", surer="sudo natproxy doctor"
+    )
+    assert [one.verdict for one in found] == [Verdict.UNKNOWN, Verdict.UNKNOWN]
+    assert all(one.mend.startswith("sudo natproxy doctor tells; ") for one in found)
+    good = identity_findings(config(GUIDE), WHERE, WHO, "", surer="sudo natproxy doctor")
+    assert [one.verdict for one in good] == [Verdict.GOOD, Verdict.GOOD]
+
+
 def test_a_region_that_is_not_the_instance_s() -> None:
     region = look(instance="us-east-1")[0]
     assert region.verdict is Verdict.WARNING

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from natproxy.control import SOCKET_NAME
-from natproxy.doctor.listeners import Listener, daemon_pid, descriptor_limit, holder, listeners
+from natproxy.doctor.listeners import Holder, Listener, config_of, daemon_pid, descriptor_limit, holder, listeners
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -36,15 +36,68 @@ def test_this_process_is_found_by_its_port() -> None:
     name = Path("/proc/self/comm").read_text().strip()
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-        assert holder("127.0.0.1", port) == f"{name} (pid {os.getpid()})"
-        assert holder("0.0.0.0", port) == f"{name} (pid {os.getpid()})"
-        assert holder("127.0.0.2", port) == ""
-    assert holder("127.0.0.1", port) == ""
+        own = Holder("127.0.0.1", os.getpid(), name)
+        assert holder("127.0.0.1", port) == own
+        assert str(own) == f"{name} (pid {os.getpid()})"
+        assert holder("0.0.0.0", port) == own
+        assert holder("::", port) == own
+        assert holder("127.0.0.2", port) is None
+        assert holder("::1", port) is None
+    assert holder("127.0.0.1", port) is None
+
+
+def test_who_has_the_very_address_comes_before_who_has_another_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        with socket.create_server(("127.0.0.2", port)), socket.create_server(("::1", port), family=socket.AF_INET6):
+            for ip in ("127.0.0.1", "127.0.0.2", "::1"):
+                found = holder(ip, port)
+                assert found is not None
+                assert found.ip == ip
+            for ip, family in (("0.0.0.0", "127.0.0."), ("::", "::1")):
+                found = holder(ip, port)
+                assert found is not None
+                assert found.ip.startswith(family)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (
+            "/opt/natproxy/bin/python /opt/natproxy/bin/natproxy run -c /etc/natproxy/config.yaml",
+            "/etc/natproxy/config.yaml",
+        ),
+        ("python3 -W error -m natproxy run --config=a.yaml", "a.yaml"),
+        ("natproxy run --config a.yaml", "a.yaml"),
+        ("natproxy run", ""),
+        ("natproxy run -c", ""),
+        ("natproxy routes -c a.yaml", None),
+        ("python -m natproxy.worker run", None),
+        ("redis-server *:6379", None),
+        ("vim a b c natproxy run", None),
+    ],
+)
+def test_a_command_line_of_natproxy_s(line: str, found: str | None) -> None:
+    assert config_of(line.split()) == found
+
+
+@little_endian
+def test_the_process_that_is_a_natproxy_is_known_with_its_config(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "tcp").write_text(TCP)
+    for pid, line in (("4", "python\0-m\0natproxy.worker\0"), ("7", "python\0-m\0natproxy\0run\0-c\0a.yaml\0")):
+        (tmp_path / pid / "fd").mkdir(parents=True)
+        (tmp_path / pid / "fd" / "3").symlink_to("socket:[4711]")
+        (tmp_path / pid / "cmdline").write_text(line)
+        (tmp_path / pid / "cwd").symlink_to("/srv")
+    assert holder("127.0.0.1", 6379, tmp_path) == Holder("127.0.0.1", 7, "", is_natproxy=True, config="/srv/a.yaml")
 
 
 def test_who_listens_on_all_addresses_has_the_port_of_each() -> None:
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as sock:
-        assert str(os.getpid()) in holder("127.0.0.1", sock.getsockname()[1])
+        found = holder("127.0.0.1", sock.getsockname()[1])
+        assert found is not None
+        assert (found.ip, found.pid) == ("::", os.getpid())
 
 
 def test_the_daemon_is_known_by_its_control_socket(tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from natproxy.config import Config, load_config
 from natproxy.controller.documents import CacheView, NodeName, RoutesDocument, RouteView
 from natproxy.doctor import ports
 from natproxy.doctor.findings import Check, Finding, Verdict
+from natproxy.doctor.listeners import Holder
 from natproxy.doctor.ports import (
     bind_findings,
     configured_ports,
     ephemeral_findings,
     port_findings,
     served_findings,
-    taken_finding,
+    taken_findings,
 )
 from natproxy.model import Endpoint, Kind, Mode, Route, RouteKey
 from tests.doctor.test_settings import write
@@ -75,11 +76,27 @@ def test_a_port_that_another_process_has_is_told_with_its_name(tmp_path: Path, i
 
 
 def test_systemd_may_hold_a_port_for_natproxy_and_others_may_be_out_of_sight() -> None:
-    kept = taken_finding(("0.0.0.0", PORT), "systemd (pid 1)")
+    place = ("0.0.0.0", PORT)
+    kept = only(taken_findings([(place, Holder("0.0.0.0", 1, "systemd"))]))
     assert (kept.verdict, "list-sockets" in kept.mend) == (Verdict.WARNING, True)
-    unseen = taken_finding(("0.0.0.0", PORT), "")
+    unseen = only(taken_findings([(place, None)]))
     assert unseen.verdict is Verdict.BAD
     assert "another process, which only root can see" in unseen.evidence
+
+
+def test_who_has_the_port_of_another_address_is_told_with_that_one() -> None:
+    found = only(taken_findings([(("0.0.0.0", PORT), Holder("127.9.9.9", 812, "redis-server"))]))
+    assert found.evidence == f"0.0.0.0:{PORT} is taken by redis-server (pid 812), which listens on 127.9.9.9:{PORT}"
+
+
+def test_another_natproxy_is_one_finding_with_all_its_ports() -> None:
+    others = [(("0.0.0.0", port), Holder(ip, 7, "python", is_natproxy=True, config="/a.yaml"))
+              for port, ip in ((PORT, "127.0.0.1"), (OTHER, "0.0.0.0"), (ADMIN, "127.0.0.1"))]  # fmt: skip
+    found = only(taken_findings(others))
+    assert found.subject == f"ports {PORT}-{OTHER}, {ADMIN}"
+    assert found.evidence == f"another natproxy runs here with -c /a.yaml (pid 7) and has {found.subject}"
+    both = taken_findings([*others, (("0.0.0.0", 1), Holder("0.0.0.0", 8, "x"))])
+    assert [one.subject for one in both] == [found.subject, "port 1"]
 
 
 def test_the_admin_side_s_port_counts_too(tmp_path: Path, ip: str) -> None:

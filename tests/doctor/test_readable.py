@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from natproxy.doctor.readable import Reader, hindrance, reader_of
+from natproxy.doctor.readable import Reader, hindrance, is_in_safe_hands, reader_of
 
 NOBODY = Reader("nobody", 65534, frozenset((65534,)))
 
@@ -74,3 +74,23 @@ def test_a_link_leads_through_the_directories_on_both_ways(folder: Path) -> None
     make(folder / "archive" / "server.key", 0o644)
     (folder / "server.key").symlink_to("archive/server.key")
     assert hindrance(folder / "server.key", NOBODY).startswith(f"the directory {folder / 'archive'} ")
+
+
+def test_what_others_can_change_is_in_no_safe_hands(folder: Path) -> None:
+    below = folder / "below"
+    below.mkdir()
+    file = make(below / "config", 0o644)
+    assert is_in_safe_hands(file)
+    file.chmod(0o646)
+    assert not is_in_safe_hands(file)
+    file.chmod(0o644)
+    below.chmod(0o777)
+    assert not is_in_safe_hands(file)
+    below.chmod(0o1777)
+    assert is_in_safe_hands(file)  # only its owner can put another one in its place
+    link = folder / "link"
+    link.symlink_to(below / "config")
+    assert is_in_safe_hands(link)
+    below.chmod(0o777)
+    assert not is_in_safe_hands(link)
+    assert not is_in_safe_hands(folder / "none")

@@ -24,13 +24,23 @@ TLS_PORT = Answer(Said.NATPROXY_TLS)
 
 
 def tried(
-    number: int = 6379, *, clear: Answer = TLS_PORT, tls: TlsTalk | None = GOOD_TLS, shown: Shown = SHOWN
+    number: int = 6379,
+    *,
+    clear: Answer = TLS_PORT,
+    tls: TlsTalk | None = GOOD_TLS,
+    shown: Shown = SHOWN,
+    is_certain: bool = False,
 ) -> Tried:
     has_seen = tls is not None and (
         tls.certificate is not None or tls.failure not in {HandshakeFailure.CLOSED, HandshakeFailure.TIMEOUT}
     )
     return Tried(
-        Address("203.0.113.73", number), Port(number), "open", clear=clear, tls=tls, shown=shown if has_seen else None
+        Address("203.0.113.73", number),
+        Port(number, is_certain=is_certain),
+        "open",
+        clear=clear,
+        tls=tls,
+        shown=shown if has_seen else None,
     )
 
 
@@ -82,8 +92,10 @@ def test_an_engine_in_trouble_is_the_cache_s_fault(line: str, verdict: Verdict) 
 
 
 def test_something_else_that_answers() -> None:
-    (found,) = findings(tried(clear=Answer(Said.OTHER, "SSH-2.0-OpenSSH"), tls=None), papers=NOTHING)
-    assert (found.verdict, "SSH-2.0-OpenSSH" in found.evidence) == (Verdict.WARNING, True)
+    for is_certain, verdict in ((False, Verdict.WARNING), (True, Verdict.BAD)):
+        other = tried(clear=Answer(Said.OTHER, "SSH-2.0-OpenSSH"), tls=None, is_certain=is_certain)
+        (found,) = findings(other, papers=NOTHING)
+        assert (found.verdict, "SSH-2.0-OpenSSH" in found.evidence) == (verdict, True)
 
 
 def test_clear_text_where_the_developer_has_a_bundle_is_worth_a_warning() -> None:
@@ -147,9 +159,11 @@ def test_other_failures_of_tls_are_told_as_they_are() -> None:
 
 def test_wordless_ports() -> None:
     closing = tried(6379, clear=Answer(Said.CLOSED), tls=failed(HandshakeFailure.CLOSED))
-    found = findings(closing)
-    assert only(found) == (Check.ENGINE, Verdict.BAD, "natproxy")
-    assert "clients.allow" in found[0].mend
+    stranger = tried(8080, clear=Answer(Said.OTHER, "HTTP/1.1 400 Bad Request"), tls=None)
+    for found in (findings(closing), findings(closing, stranger, papers=NOTHING)[:1]):
+        assert only(found) == (Check.ENGINE, Verdict.BAD, "natproxy or the cache behind it")
+        assert "clients.allow" in found[0].mend
+        assert "natproxy doctor, or natproxy routes, says whether the node is reached" in found[0].mend
     found = findings(closing, tried(6380))
     assert only(found) == (Check.ENGINE, Verdict.BAD, "the cache behind natproxy")
     late = tried(clear=Answer(Said.CLOSED, is_late=True), tls=failed(HandshakeFailure.CLOSED))
@@ -160,7 +174,7 @@ def test_wordless_ports() -> None:
 
 def test_tls_and_then_nothing() -> None:
     ended = tried(6379, tls=replace(GOOD_TLS, answer=Answer(Said.CLOSED)))
-    assert only(findings(ended)) == (Check.ENGINE, Verdict.BAD, "natproxy")
+    assert only(findings(ended)) == (Check.ENGINE, Verdict.BAD, "natproxy or the cache behind it")
     assert only(findings(ended, tried(6380)))[2] == "the cache behind natproxy"
     assert only(findings(ended, papers=BARE))[2] == "the cache behind natproxy"
     late = tried(tls=replace(GOOD_TLS, answer=Answer(Said.CLOSED, is_late=True)))

@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,11 +45,11 @@ class Found(NamedTuple):
     mend: str
 
 
-def run(daemon: Daemon, *words: str) -> list[Found]:
-    """Return what the command finds; its exit status has to fit."""
+def run(daemon: Daemon, *words: str, environ: Mapping[str, str] | None = None) -> list[Found]:
+    """Return what the command finds; its exit status has to fit. ``environ``: the shell's, in place of the daemon's."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "natproxy", "doctor", "--json", *words],
-        env={**os.environ, **daemon.environ},
+        env={**os.environ, **daemon.environ} if environ is None else environ,
         capture_output=True,
         text=True,
         timeout=60,
@@ -144,6 +144,18 @@ def test_a_healthy_natproxy_that_runs_and_one_that_does_not_yet(house: House) ->
     assert ports == [f"natproxy runs and listens on {port}" for port in (CLEAR_PORT, SECRET_PORT)]
 
 
+def test_a_natproxy_that_has_its_way_to_aws_in_its_own_environment_only(house: House) -> None:
+    daemon = house.start()
+    shell = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    elsewhere = {"AWS_REGION": "eu-west-3", "AWS_PROFILE": "mine", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    found = run(daemon, "-c", str(daemon.path), environ={**shell, **elsewhere})
+    of_aws = [one for one in found if one.check in {"credentials", "permissions", "caches"}]
+    assert {one.check for one in of_aws} == {"credentials", "permissions", "caches"}
+    assert [one for one in of_aws if one.verdict != "good"] == []
+    asked = f", with the environment of the running natproxy (pid {daemon.process.pid})"
+    assert [one.check for one in found if one.evidence.endswith(asked)] == ["credentials"]
+
+
 # the nodes
 
 
@@ -215,6 +227,16 @@ def test_a_port_that_another_process_has(house: House) -> None:
         found = only_trouble(daemon)
         assert (found.check, found.subject, found.verdict) == ("ports", f"{CLEAR}/0001", "bad")
         assert f"port {CLEAR_PORT} is not open" in found.evidence
+
+
+def test_another_natproxy_that_has_the_ports_is_one_finding(house: House, tmp_path: Path) -> None:
+    daemon = house.start()
+    other = tmp_path / "other.yaml"
+    other.write_text(json.dumps({**daemon.config, "state_dir": str(tmp_path / "other")}))
+    (found,) = [one for one in run(daemon, "-c", str(other)) if one.check == "ports" and one.verdict != "good"]
+    assert found.subject == f"ports {CLEAR_PORT}, {SECRET_PORT}, {daemon.config['admin']['port']}"
+    told = f"another natproxy runs here with -c {daemon.path} (pid {daemon.process.pid}) and has {found.subject}"
+    assert (found.verdict, found.evidence) == ("bad", told)
 
 
 def test_a_running_natproxy_with_too_few_descriptors(house: House) -> None:
@@ -319,7 +341,7 @@ def test_from_a_client_without_the_ca(served: House) -> None:
 def test_from_a_client_whose_certificate_has_no_name_that_is_let_in(served: House) -> None:
     certificate, key = served.papers.write(served.papers.clients.issue("dev2", usage="client"))
     found = bad(served.from_client("--cert", str(certificate), "--key", str(key), "--ports", str(SECRET_PORT)))
-    assert (found.check, at_fault(found)) == ("engine", "natproxy")
+    assert (found.check, at_fault(found)) == ("engine", "natproxy or the cache behind it")
     assert "clients.certificates" in found.evidence
 
 
@@ -362,6 +384,9 @@ def test_from_a_client_of_a_node_that_is_dead(house: House) -> None:
         f"port {CLEAR_PORT}",
         "the cache behind natproxy",
     )
+    found = bad(house.from_client("--ports", str(CLEAR_PORT)))
+    assert (found.subject, at_fault(found)) == (f"port {CLEAR_PORT}", "natproxy or the cache behind it")
+    assert "says whether the node is reached" in found.mend
     house.cloud.kill(SECRET)
     house.cloud.revive(CLEAR)
     daemon.wait_for_route(f"{CLEAR}/0001")
@@ -400,7 +425,7 @@ def test_from_a_client_whose_address_is_not_let_in(house: House) -> None:
     house.daemon.config["clients"]["allow"] = ["192.0.2.0/24"]
     house.start()
     found = bad(house.from_client())
-    assert (found.check, at_fault(found)) == ("engine", "natproxy")
+    assert (found.check, at_fault(found)) == ("engine", "natproxy or the cache behind it")
     assert "clients.allow" in found.mend
 
 
