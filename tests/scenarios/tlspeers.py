@@ -158,11 +158,12 @@ class TlsTalk(Talk):
                     self._incoming.write_eof()
 
     def _flush(self) -> None:
-        with self._lock:
-            data = self._outgoing.read()
-        if data:
-            with self._sending:
-                self.sock.sendall(data)
+        if not self._outgoing.pending:
+            return  # another thread may be sending for long
+        with self._sending:
+            with self._lock:
+                data = self._outgoing.read()
+            self.sock.sendall(data)
 
     def say(self, data: bytes) -> None:
         """Send all of it."""
@@ -192,7 +193,8 @@ class TlsTalk(Talk):
     def finish(self) -> None:
         """Say close_notify and FIN, but go on listening."""
         self.say_goodbye()
-        self.sock.shutdown(socket.SHUT_WR)
+        with self._sending:  # who listens may have found the goodbye first, and be about to send it
+            self.sock.shutdown(socket.SHUT_WR)
 
     def say_goodbye(self) -> None:
         """Say close_notify, but no FIN."""
