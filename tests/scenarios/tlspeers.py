@@ -158,12 +158,14 @@ class TlsTalk(Talk):
                     self._incoming.write_eof()
 
     def _flush(self) -> None:
-        if not self._outgoing.pending:
-            return  # another thread may be sending for long
+        with self._lock:
+            if not self._outgoing.pending:
+                return  # without a wait: another thread may be sending for long
         with self._sending:
             with self._lock:
                 data = self._outgoing.read()
-            self.sock.sendall(data)
+            if data:  # or another thread has sent it meanwhile
+                self.sock.sendall(data)
 
     def say(self, data: bytes) -> None:
         """Send all of it."""
