@@ -18,7 +18,7 @@ _SEND_SECONDS = 0.5
 _FIRST_DESCRIPTOR = 3
 """SD_LISTEN_FDS_START."""
 _MAX_DESCRIPTORS = 65536
-_MEANT_FOR_ONE = ("LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "FDSTORE")
+MEANT_FOR_ONE = ("LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "FDSTORE")
 
 
 def is_open(fd: int) -> bool:
@@ -34,7 +34,7 @@ def take_environ(environ: MutableMapping[str, str]) -> dict[str, str]:
     """Return a copy of ``environ``, and take what systemd means for this process alone out of what children inherit."""
     copy = dict(environ)
     for name in copy:
-        if name.startswith(_MEANT_FOR_ONE):
+        if name.startswith(MEANT_FOR_ONE):
             del environ[name]
     return copy
 

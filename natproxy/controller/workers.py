@@ -17,6 +17,7 @@ from natproxy import messages
 from natproxy.channel import Channel, controller_end
 from natproxy.controller.children import Child, Spawner
 from natproxy.controller.logs import event
+from natproxy.controller.systemd import MEANT_FOR_ONE
 from natproxy.errors import ChannelError, NatproxyError
 from natproxy.tasks import TaskOwner
 from natproxy.worker.spread import Commons
@@ -33,7 +34,7 @@ AWAY_SECONDS = 5.0
 """When this process itself did not run for so long (a blocked disk, a paused machine), nobody's silence counts."""
 WORKER_COMMAND = (sys.executable, "-P", "-m", "natproxy.worker.process")
 
-_NOT_FOR_WORKERS = ("AWS_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
+_NOT_FOR_WORKERS = ("AWS_", *MEANT_FOR_ONE)
 
 OnMessage = Callable[[int, messages.Up], None]
 OnLoss = Callable[[int, str], None]

@@ -28,6 +28,7 @@ What this host knows::
     resolving      I/O: names -> addresses
     outcomes       PURE what may become of a dial
     reach          I/O: every name, every address
+    spans          PURE port numbers as runs, and as a person writes them
     speech         I/O: what a port speaks
     certificates   PURE a certificate in few words
     nodetls        I/O: what every node speaks, and its certificate

@@ -19,8 +19,8 @@ from natproxy.doctor.groups import (
     prefix_lists,
     show_prefix_lists,
     shut_out,
-    written,
 )
+from natproxy.doctor.spans import written
 from natproxy.model import Network, Route
 
 _SSH = 22

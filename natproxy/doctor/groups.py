@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from natproxy.discover.fields import Fields, Raw
+from natproxy.doctor.spans import spans
 from natproxy.model import Network
 
 EVERYWHERE: tuple[Network, ...] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
@@ -108,22 +109,6 @@ def peers_of(rules: Iterable[Rule], port: int) -> tuple[str, ...]:
     meant = [rule for rule in rules if rule.holds(port)]
     named = (str(peer) for rule in meant for peer in (*rule.networks, *sorted(rule.groups | rule.prefix_lists)))
     return tuple(dict.fromkeys(named))
-
-
-def spans(ports: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    """Join ports that follow each other: (first, last) of each run, ascending."""
-    found: list[tuple[int, int]] = []
-    for port in sorted(set(ports)):
-        if found and found[-1][1] == port - 1:
-            found[-1] = (found[-1][0], port)
-        else:
-            found.append((port, port))
-    return tuple(found)
-
-
-def written(ports: Iterable[int]) -> str:
-    """Write ports as a person does: ``6379-6381, 11211``."""
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans(ports))
 
 
 def let_in(group: str, ports: Iterable[int], peer: Network | str, region: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from natproxy.controller.documents import CacheView, RoutesDocument
 from natproxy.doctor import settings
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.doctor.listeners import Holder, holder
+from natproxy.doctor.spans import written
 from natproxy.errors import ControlError
 from natproxy.model import Address, Route, RouteState
 
@@ -68,7 +68,7 @@ def bind_findings(config: Config, routes: Sequence[Route]) -> list[Finding]:
             found.append(_unbound_finding(place, error))
     if found or taken:
         return [*taken_findings(taken), *found]
-    evidence = f"natproxy does not run, and nobody else has its ports: {_written(port for _, port in places)}"
+    evidence = f"natproxy does not run, and nobody else has its ports: {written(port for _, port in places)}"
     return [Finding(Check.PORTS, "", Verdict.GOOD, evidence)]
 
 
@@ -82,11 +82,11 @@ def ephemeral_findings(config: Config, system: Path = settings.SYSTEM) -> list[F
         return []
     first, last = chosen[0]
     evidence = (
-        f"{_written(exposed)}: the kernel gives outgoing connections ports from {first} to {last}, and one that has "
+        f"{written(exposed)}: the kernel gives outgoing connections ports from {first} to {last}, and one that has "
         "one of these keeps natproxy from opening it"
     )
     kept = {port for begin, end in reserved for port in range(begin, end + 1)}
-    value = _written({*kept, *exposed}).replace(" ", "")
+    value = written({*kept, *exposed}).replace(" ", "")
     mend = settings.mend("net.ipv4.ip_local_reserved_ports", value)
     return [Finding(Check.PORTS, "ephemeral ports", Verdict.WARNING, evidence, mend)]
 
@@ -104,7 +104,7 @@ def _low_ports(config: Config, system: Path = settings.SYSTEM) -> Iterator[Findi
     first_free = settings.read_number("net.ipv4.ip_unprivileged_port_start", system)
     low = [port for port in configured_ports(config) if port < (1024 if first_free is None else first_free)]
     if low:
-        evidence = f"{_written(low)}: only who has a capability for it may listen there"
+        evidence = f"{written(low)}: only who has a capability for it may listen there"
         yield Finding(Check.PORTS, "low ports", Verdict.WARNING, evidence, LOW_PORTS)
 
 
@@ -120,7 +120,7 @@ def _of_cache(cache: CacheView) -> Iterator[Finding]:
         else:
             served.append(route.port)
     if served:
-        yield Finding(Check.PORTS, cache.id, Verdict.GOOD, f"natproxy runs and listens on {_written(served)}")
+        yield Finding(Check.PORTS, cache.id, Verdict.GOOD, f"natproxy runs and listens on {written(served)}")
 
 
 def _wanted(config: Config, routes: Sequence[Route]) -> list[int]:
@@ -144,9 +144,9 @@ def taken_findings(taken: Sequence[tuple[tuple[str, int], Holder | None]]) -> li
 def _other_natproxy(who: Holder, ports: Sequence[int]) -> Finding:
     given = f" with -c {who.config}" if who.config else ""
     name = "port" if len(set(ports)) == 1 else "ports"
-    evidence = f"another natproxy runs here{given} (pid {who.pid}) and has {name} {_written(ports)}"
+    evidence = f"another natproxy runs here{given} (pid {who.pid}) and has {name} {written(ports)}"
     mend = "stop that one, or write other ports, and another admin.port, into one of the two configs"
-    return Finding(Check.PORTS, f"{name} {_written(ports)}", Verdict.BAD, evidence, mend)
+    return Finding(Check.PORTS, f"{name} {written(ports)}", Verdict.BAD, evidence, mend)
 
 
 def _taken_finding(place: tuple[str, int], who: Holder | None) -> Finding:
@@ -201,11 +201,3 @@ def _why_not(address: str, port: int, error: OSError) -> tuple[str, str]:
 
 def _holds(spans: Iterable[tuple[int, int]], port: int) -> bool:
     return any(first <= port <= last for first, last in spans)
-
-
-def _written(ports: Iterable[int]) -> str:
-    """Write ``6379-6388, 6400``."""
-    numbers = sorted(set(ports))
-    runs = itertools.groupby(enumerate(numbers), key=lambda item: item[1] - item[0])
-    spans = [[port for _, port in run] for _, run in runs]
-    return ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)

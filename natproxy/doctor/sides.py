@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.doctor.outcomes import Outcome
+from natproxy.doctor.spans import written
 from natproxy.doctor.trying import Tried, Way
 
 
@@ -68,16 +68,13 @@ def merged(findings: Iterable[tuple[int, Finding]]) -> list[Finding]:
     ports: dict[Finding, list[int]] = {}
     for port, finding in findings:
         ports.setdefault(finding, []).append(port)
-    return [replace(finding, subject=written(numbers)) for finding, numbers in ports.items()]
+    return [replace(finding, subject=named(numbers)) for finding, numbers in ports.items()]
 
 
-def written(ports: Iterable[int]) -> str:
+def named(ports: Iterable[int]) -> str:
     """Write ``ports 6379-6381, 11211``."""
-    numbers = sorted(set(ports))
-    runs = itertools.groupby(enumerate(numbers), key=lambda item: item[1] - item[0])
-    spans = [[port for _, port in run] for _, run in runs]
-    shown = ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
-    return f"port {shown}" if len(numbers) == 1 else f"ports {shown}"
+    numbers = set(ports)
+    return f"{'port' if len(numbers) == 1 else 'ports'} {written(numbers)}"
 
 
 def _reached(host: str, one: Tried, tried: Sequence[Tried], usual: str) -> Finding | None:

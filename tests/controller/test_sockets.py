@@ -197,12 +197,18 @@ def test_a_kept_socket_is_adopted_as_it_would_have_been_bound(addresses: list[st
         after.close_all()
 
 
-def test_what_is_missing_beside_an_adopted_socket_is_bound_and_kept(systemd: Systemd) -> None:
+def with_one_of_two_adopted(systemd: Systemd) -> tuple[Sockets, int]:
+    """Return sockets for two addresses, of which one is adopted, and its port."""
     sock = listening("127.0.0.1")
     port = sock.getsockname()[1]
     sockets = Sockets(["127.0.0.1", "127.0.0.2"], systemd.keeping())
     sockets.adopt(zip(passed_on(sock), [kept_name("127.0.0.1", port)], strict=True))
     sock.close()
+    return sockets, port
+
+
+def test_what_is_missing_beside_an_adopted_socket_is_bound_and_kept(systemd: Systemd) -> None:
+    sockets, port = with_one_of_two_adopted(systemd)
     try:
         assert [one.getsockname()[0] for one in sockets.open(port)] == ["127.0.0.1", "127.0.0.2"]
         assert systemd.heard() == [f"FDSTORE {kept_name('127.0.0.2', port)}"]
@@ -211,11 +217,7 @@ def test_what_is_missing_beside_an_adopted_socket_is_bound_and_kept(systemd: Sys
 
 
 def test_a_port_that_cannot_be_opened_leaves_what_was_adopted_for_the_next_try(systemd: Systemd) -> None:
-    sock = listening("127.0.0.1")
-    port = sock.getsockname()[1]
-    sockets = Sockets(["127.0.0.1", "127.0.0.2"], systemd.keeping())
-    sockets.adopt(zip(passed_on(sock), [kept_name("127.0.0.1", port)], strict=True))
-    sock.close()
+    sockets, port = with_one_of_two_adopted(systemd)
     try:
         with socket.create_server(("127.0.0.2", port)), pytest.raises(BindError, match=r"127\.0\.0\.2"):
             sockets.open(port)

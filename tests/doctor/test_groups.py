@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import ipaddress
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +21,6 @@ from natproxy.doctor.groups import (
     prefix_lists,
     read_group,
     shut_out,
-    spans,
-    written,
 )
 from natproxy.model import Network
 
@@ -152,15 +149,7 @@ def test_passage_is_what_looking_at_every_address_tells(
     assert passage(rules, port, Peer(network, frozenset(groups))) is expected
 
 
-@given(st.sets(st.integers(1, 40)))
-def test_spans_hold_the_ports_and_no_others(ports: set[int]) -> None:
-    found = spans(ports)
-    assert [port for first, last in found for port in range(first, last + 1)] == sorted(ports)
-    assert all(one[1] + 1 < other[0] for one, other in itertools.pairwise(found))
-
-
-def test_ports_and_peers_as_a_person_writes_them() -> None:
-    assert written([6381, 6379, 6380, 11211]) == "6379-6381, 11211"
+def test_peers_are_named_as_the_rules_write_them() -> None:
     rules = group(
         permission(IpRanges=[{"CidrIp": "10.0.0.0/16"}], PrefixListIds=[{"PrefixListId": "pl-1"}]),
         permission(UserIdGroupPairs=[{"GroupId": OURS}], IpRanges=[{"CidrIp": "10.0.0.0/16"}]),

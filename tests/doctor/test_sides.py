@@ -3,7 +3,7 @@ from __future__ import annotations
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.doctor.handed import Port
 from natproxy.doctor.outcomes import Outcome
-from natproxy.doctor.sides import merged, reach_findings, way_findings, written
+from natproxy.doctor.sides import merged, named, reach_findings, way_findings
 from natproxy.doctor.trying import Tried, Way
 from natproxy.model import Address
 
@@ -101,4 +101,4 @@ def test_merging_keeps_the_order_of_the_first() -> None:
         ("ports 2-3", "a"),
         ("port 1", "b"),
     ]
-    assert written([5]) == "port 5"
+    assert named([5]) == "port 5"

@@ -30,7 +30,19 @@ ROUTES = GUIDE_ROUTES + 1
 
 WHEELS = "/srv/wheels"
 """Where the machine's pip looks for wheels, in the place of an index."""
-PASSING = ("/proc", "/sys", "/dev", "/run", "/tmp", "/var/log", "/var/tmp", "/home/admin", "/root/.ansible", WHEELS)
+ROOTS_HOME = "/root"
+PASSING = (
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/tmp",
+    "/var/log",
+    "/var/tmp",
+    "/home/admin",
+    f"{ROOTS_HOME}/.ansible",
+    WHEELS,
+)
 """Where things come and go that are not natproxy's."""
 
 TLS_DIRECTORY = "/etc/natproxy/tls"

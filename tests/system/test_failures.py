@@ -106,17 +106,17 @@ def test_killed_as_a_whole_it_comes_back(service: Service, clients: Clients, mac
 def small_disk(service: Service, machine: Machine) -> Iterator[None]:
     """The state directory is a file system of its own, of 256 KiB."""
     service.control("stop")
-    machine.run("cp", "-a", STATE_DIRECTORY, "/root/state")
+    machine.run("cp", "-a", STATE_DIRECTORY, "/var/local/state")
     machine.run("mount", "-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs", STATE_DIRECTORY)
     machine.run("chown", "natproxy:natproxy", STATE_DIRECTORY)
-    machine.run("sh", "-c", f"cp -a /root/state/*.json {STATE_DIRECTORY}")
+    machine.run("sh", "-c", f"cp -a /var/local/state/*.json {STATE_DIRECTORY}")
     service.control("start")
     try:
         yield
     finally:
         service.control("stop")
         machine.run("umount", STATE_DIRECTORY)
-        machine.run("rm", "-r", "/root/state")
+        machine.run("rm", "-r", "/var/local/state")
         service.control("start")
 
 
