@@ -159,7 +159,7 @@ class Serving:
         old = self.current[route.port]
         dialled_before = self.addresses(route.port)
         self.current[route.port] = route
-        self._sockets.open(route.port, destination(route))
+        self._sockets.open(route.port, destination(route))  # it is; but kept from now on for where it leads now
         self._send(route)
         if ends_connections(old, route, is_reload=is_reload):
             facts = Facts(route.key.kind, is_route_changed=True, drain_seconds=route.limits.drain_seconds)
