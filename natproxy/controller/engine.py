@@ -78,6 +78,8 @@ class Engine:
         self._notifier = notifier
         self._tasks = tasks
         self._name_came = asyncio.Event()
+        self._awaited_names: frozenset[str] = frozenset()
+        """Names that ports wait for to be opened."""
         self._has_started = asyncio.Event()
         self._is_stopping = False
         self._is_discovered = False
@@ -214,7 +216,7 @@ class Engine:
             self._is_discovered = True
             self._last_failure = None
             self.metrics.record_discovery(None)
-        self._settle(is_reload=False)
+        self._settle(is_reload=False, waits_for_names=True)
         self._show()
         return Taken(bool(changes), is_complete)
 
@@ -258,7 +260,10 @@ class Engine:
         if addresses is None:
             self.metrics.record_name_failure()
         before = self.knowledge.book.get(host)
-        if not self.knowledge.take_name(host, addresses, reason):
+        is_new = self.knowledge.take_name(host, addresses, reason)
+        if host in self._awaited_names and not self._is_stopping:
+            self._settle(is_reload=False, waits_for_names=True)
+        if not is_new:
             return
         if addresses is None:
             event(_log, logging.WARNING, "name does not resolve, its last addresses stay", host=host, reason=reason)
@@ -333,10 +338,23 @@ class Engine:
         self.metrics.record_worker_loss(worker)
         self.serving.worker_lost(worker)
 
-    def _settle(self, *, is_reload: bool) -> tuple[int, int, int]:
+    def _settle(self, *, is_reload: bool, waits_for_names: bool = False) -> tuple[int, int, int]:
+        """Serve what is known; ``waits_for_names``: a port whose name was never asked for opens with its answer.
+
+        Clients are sent to a port of which the address book tells, and would find that it leads nowhere yet.
+        """
         desired = self.knowledge.settle()
         self._is_held_back = self.knowledge.save_error is not None
-        changed = self.serving.apply(desired.routes, is_reload=is_reload)
+        unasked = self.knowledge.unasked_names() if waits_for_names else frozenset()
+        awaited = {
+            route.port: route.target.host
+            for route in desired.routes
+            if route.target and route.target.host in unasked and route.port not in self.serving.current
+        }
+        self._awaited_names = frozenset(awaited.values())
+        changed = self.serving.apply(
+            (route for route in desired.routes if route.port not in awaited), is_reload=is_reload
+        )
         self.names.watch(self.knowledge.hosts())
         return changed
 

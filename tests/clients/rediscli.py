@@ -14,9 +14,10 @@ from redis.crc import key_slot
 
 from tests.clients.journey import Seed, main
 
-REDIRECTED = "-> Redirected"
-PROBLEM = re.compile(r"(Error:|Could not connect|[A-Z]+ )")
-"""How a line begins that is no value of these tests'."""
+REPLY = re.compile(r'(?:\d+\) )?(?:(OK|QUEUED)|\(integer\) (\d+)|"(.*)"|\(nil\))')
+"""A reply of these tests', or an item of one; whatever it says otherwise, or nothing at all, is a problem."""
+REMARK = re.compile(r"-> Redirected |Reading messages\.\.\. |\(\d+\.\d+s\)$")
+"""How lines begin that answer nothing."""
 CHECKED = re.compile(r"^(?:\x1b\S+)?[MS]: \w+ (\S+)$", re.MULTILINE)
 CALLED = re.compile(r"^\S+:\d+: ")
 
@@ -33,7 +34,7 @@ class RedisCli:
         if seed.tls is not None:
             self._tls += ["--tls", "--cacert", seed.tls.ca, "--cert", seed.tls.certificate, "--key", seed.tls.key]
         self._seed = f"{seed.host}:{seed.port}"
-        self._argv = ["redis-cli", "-c", "-h", seed.host, "-p", str(seed.port), *self._tls]
+        self._argv = ["redis-cli", "-c", "-h", seed.host, "-p", str(seed.port), "--no-raw", *self._tls]
         self._process: Process | None = None
 
     async def set(self, key: str, value: str) -> None:
@@ -119,10 +120,10 @@ async def _lines(process: Process, count: int) -> list[str]:
     found: list[str] = []
     while len(found) < count:
         line = (await process.stdout.readline()).decode()
-        if not line or PROBLEM.match(line):
+        if reply := REPLY.fullmatch(line.removesuffix("\n")):
+            found.append("".join(reply.groups("")))
+        elif not REMARK.match(line):
             raise RedisCliError(line or "it ended")
-        if not line.startswith(REDIRECTED):
-            found.append(line.removesuffix("\n"))
     return found
 
 

@@ -108,6 +108,7 @@ async def test_a_broken_file_keeps_the_old_state_and_says_why(host: Host) -> Non
     host.aws.answer = answers_of(world())
     async with host.running() as (daemon, _):
         await host.told("4 routes")
+        await tick_until(daemon, lambda: len(daemon.engine.serving.current) == 4)
         host.write("nonsense: 1")
         verdict = await Desk(daemon.engine).reload()
         assert not verdict.ok
@@ -171,6 +172,26 @@ async def test_a_node_name_that_changes_its_address_is_counted(host: Host) -> No
             daemon.engine._name_answered(name.host, ("127.0.0.3",), "")
         daemon.engine._name_answered(node.host, None, "the name does not exist")
         assert shown(daemon, line) == "1.0"
+
+
+async def test_a_name_that_answers_after_the_stop_began_opens_no_port(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = world()
+    host.aws.answer = answers_of(account)
+    with DnsServer(account.zone) as server:
+        server.fail("*", "silent")
+        host.nobody = server.port
+        host.write_caches()
+        async with host.running() as (daemon, _):
+            await host.told("4 routes")
+            names = daemon.engine._awaited_names
+            assert len(names) == 4
+    settled: list[bool] = []
+    monkeypatch.setattr(daemon.engine, "_settle", lambda **_: settled.append(True))
+    for name in names:
+        daemon.engine._name_answered(name, ("127.0.0.2",), "")
+    assert settled == []
 
 
 async def test_a_name_that_leads_to_the_instance_metadata_is_not_followed(
@@ -373,7 +394,7 @@ async def test_a_read_only_error_has_dns_asked_at_once_and_ends_connections_to_t
     dns(account)
     nodes = [await asyncio.start_server(say_where, address, number) for address in ("127.0.0.61", "127.0.0.62")]
     async with host.running() as (daemon, _), asyncio.timeout(30):
-        await host.told("4 routes")
+        await tick_until(daemon, lambda: len(daemon.engine.serving.current) == 4)
         port = port_of(daemon, Kind.PRIMARY)
         await tick_until(daemon, lambda: bool(daemon.engine.serving.addresses(port)))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -412,7 +433,7 @@ async def test_a_hint_has_aws_and_the_nodes_asked_and_one_about_no_port_nobody(
     host.write_caches()
     host.aws.answer = answers_of(world())
     async with host.running() as (daemon, _):
-        await host.told("4 routes")
+        await tick_until(daemon, lambda: len(daemon.engine.serving.current) == 4)
         asked: list[str] = []
         monkeypatch.setattr(daemon.engine.discovery, "hint", lambda: asked.append("AWS"))
         monkeypatch.setattr(daemon.engine._role_asker, "hurry", asked.append)
@@ -471,7 +492,7 @@ async def test_workers_have_the_book_before_any_port_that_names_it(host: Host) -
     host.write_caches()
     host.aws.answer = answers_of(world())
     async with host.running() as (daemon, _):
-        await host.told("4 routes")
+        await tick_until(daemon, lambda: len(daemon.engine.serving.current) == 4)
         books: dict[str, set[int]] = {}
         ports: set[int] = set()
         for message in told(daemon.engine):

@@ -78,6 +78,23 @@ def test_a_node_that_is_being_created_has_its_port_reserved_and_opens_once_it_ha
         assert talk.hear(7) == b"VERSION"
 
 
+def test_a_new_node_s_port_opens_with_the_first_answer_for_its_name(cloud: Cloud, natproxy: Natproxies) -> None:
+    """Who is sent to a port that leads nowhere yet would take its node for broken."""
+    cloud.replication_group("my-redis", replicas=0)
+    daemon = natproxy(cloud, caches=[{"id": "my-redis", "endpoints": ["nodes"]}])
+    daemon.wait_for_route("my-redis-001/0001")
+    cloud.dns.fail("*", "silent")
+    replica = cloud.add_replica("my-redis")
+    cloud.dns.wait_for(cloud.world.node_host(replica), 1)
+    port = daemon.ports()[f"{replica}/0001"]
+    assert port is not None
+    assert is_refused(daemon.ip, port)
+    cloud.dns.heal()
+    daemon.wait_for_log("port opened", port=port)
+    with connect(daemon.ip, port) as talk:
+        assert talk.ping()
+
+
 def test_a_connection_to_a_removed_node_lives_on_for_drain_and_then_the_port_closes(
     cloud: Cloud, natproxy: Natproxies
 ) -> None:
