@@ -7,6 +7,7 @@ Reading order, which is also the import rule (a module imports only from rooms a
     errors       every error natproxy raises on purpose
     model        PURE frozen data: nodes, snapshots, port map, routes, plans, outcomes
     messages     PURE what controller and workers say to each other
+    documents    PURE the JSON that natproxy shows
     channel      I/O: carries those messages, and sockets, over a Unix socket pair
     tasks        asyncio tasks with a name and an owner
     durable      I/O: what is written survives a power failure

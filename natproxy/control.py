@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from natproxy import __version__
-from natproxy.controller.documents import VERSION, PortsDocument, ReloadVerdict, RoutesDocument
+from natproxy.documents import VERSION, PortsDocument, ReloadVerdict, RoutesDocument
 from natproxy.errors import ControlError, ReleaseError, StateError
 
 SOCKET_NAME = "control.sock"

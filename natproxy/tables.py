@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from natproxy.controller.documents import CacheView, PortsDocument, RoutesDocument, RouteView
 from natproxy.controller.logs import escaped
+from natproxy.documents import CacheView, PortsDocument, RoutesDocument, RouteView
 
 _STATE_STYLES = {"open": "green", "unreachable": "yellow", "absent": "bright_black", "error": "red"}
 _STANDING_STYLES = {"valid": "green", "expiring": "yellow", "expired": "bright_black", "revoked": "red"}

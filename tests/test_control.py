@@ -11,7 +11,7 @@ import pytest
 
 from natproxy import control
 from natproxy.control import Control
-from natproxy.controller.documents import ReloadVerdict
+from natproxy.documents import ReloadVerdict
 from natproxy.errors import ControlError, NatproxyError, ReleaseError, StateError
 from tests.controller.source import PORTS, ROUTES, Source, serving
 

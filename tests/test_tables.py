@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from natproxy.controller.documents import CacheView, PortsDocument, RoutesDocument, RouteView
+from natproxy.documents import CacheView, PortsDocument, RoutesDocument, RouteView
 from natproxy.tables import (
     certificates_narrow,
     certificates_wide,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from natproxy.controller.documents import ReloadVerdict
 from natproxy.controller.engine import Engine
 from natproxy.controller.status import ports_document, routes_document
+from natproxy.documents import ReloadVerdict
 
 
 class Desk:

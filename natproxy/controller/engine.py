@@ -16,7 +16,6 @@ from natproxy.config import Config, kept_until_restart, load_config
 from natproxy.controller.changes import Change
 from natproxy.controller.children import Spawner
 from natproxy.controller.credentials import Credentials, between
-from natproxy.controller.documents import ReloadVerdict
 from natproxy.controller.hearsay import Hearsay
 from natproxy.controller.knowledge import Knowledge
 from natproxy.controller.logins import Logins
@@ -34,6 +33,7 @@ from natproxy.controller.workers import Workers
 from natproxy.discover.elasticache import ElastiCache
 from natproxy.discover.names import Names
 from natproxy.discover.parse import Failure, RawAnswers
+from natproxy.documents import ReloadVerdict
 from natproxy.errors import ConfigError
 from natproxy.model import DiscoveryFailure, Kind, Outcome, Route
 from natproxy.tasks import TaskOwner

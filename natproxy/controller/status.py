@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from natproxy.controller.documents import CacheView, NodeName, PortsDocument, PortView, RoutesDocument, RouteView
+from natproxy.documents import CacheView, NodeName, PortsDocument, PortView, RoutesDocument, RouteView
 from natproxy.model import (
     Address,
     Cache,

@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from natproxy.controller.controlsocket import ControlSocket
-from natproxy.controller.documents import ReloadVerdict
+from natproxy.documents import ReloadVerdict
 from natproxy.errors import NatproxyError, ReleaseError, StateError
 
 __all__ = ["Admin", "AdminSource", "ReloadVerdict"]

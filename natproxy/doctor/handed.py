@@ -90,7 +90,7 @@ def read_routes(path: Path) -> tuple[Port, ...]:
     """Read the ports from what ``natproxy routes --json`` printed. Raises DoctorError."""
     import msgspec  # noqa: PLC0415
 
-    from natproxy.controller.documents import RoutesDocument  # noqa: PLC0415
+    from natproxy.documents import RoutesDocument  # noqa: PLC0415
 
     try:
         document = msgspec.json.decode(_read(path), type=RoutesDocument)

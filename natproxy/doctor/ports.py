@@ -11,11 +11,11 @@ from pathlib import Path
 
 from natproxy.config import Config
 from natproxy.control import Control
-from natproxy.controller.documents import CacheView, RoutesDocument
 from natproxy.doctor import settings
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.doctor.listeners import Holder, holder
 from natproxy.doctor.spans import written
+from natproxy.documents import CacheView, RoutesDocument
 from natproxy.errors import ControlError
 from natproxy.model import Address, Route, RouteState
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from natproxy.cli import daemon as daemon_commands
-from natproxy.controller.documents import ReloadVerdict
+from natproxy.documents import ReloadVerdict
 from natproxy.errors import ReleaseError
 from tests.cli.running import GOOD, ROOT, PutDaemon, Run
 from tests.controller.source import PORTS, ROUTES, Source, serving

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from natproxy.controller.documents import ReloadVerdict
 from natproxy.controller.web import Admin
+from natproxy.documents import ReloadVerdict
 from natproxy.errors import NatproxyError
 
 ROUTES: dict[str, Any] = {

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from natproxy.config import Config, load_config
-from natproxy.controller.documents import PortsDocument, RoutesDocument
 from natproxy.controller.status import RouteStatus, ports_document, routes_document, status_line
+from natproxy.documents import PortsDocument, RoutesDocument
 from natproxy.model import (
     Address,
     Cache,

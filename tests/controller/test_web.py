@@ -13,8 +13,8 @@ import pytest
 import uvloop
 
 from natproxy.controller import web
-from natproxy.controller.documents import ReloadVerdict
 from natproxy.controller.web import MAX_BODY_BYTES, MAX_CONNECTIONS, Admin, is_safe_host
+from natproxy.documents import ReloadVerdict
 from natproxy.errors import NatproxyError, ReleaseError, StateError
 from tests.controller.source import PORTS, ROUTES, Source
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from natproxy.config import Config, load_config
-from natproxy.controller.documents import CacheView, NodeName, RoutesDocument, RouteView
 from natproxy.doctor import ports
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.doctor.listeners import Holder
@@ -22,6 +21,7 @@ from natproxy.doctor.ports import (
     served_findings,
     taken_findings,
 )
+from natproxy.documents import CacheView, NodeName, RoutesDocument, RouteView
 from natproxy.model import Endpoint, Kind, Mode, Route, RouteKey
 from tests.doctor.test_settings import write
 from tests.plan.samples import config as sample

@@ -18,7 +18,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from natproxy.control import SOCKET_NAME
-from natproxy.controller.documents import RoutesDocument, RouteView
+from natproxy.documents import RoutesDocument, RouteView
 from tests.network.aws import MEMCACHED_ID, REDIS_ID, GuideAws
 from tests.network.guide import LAPTOP_IP, NAT, PUBLIC_IP, GuideNetwork
 from tests.network.namespaces import Spawned

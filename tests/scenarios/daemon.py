@@ -20,7 +20,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from natproxy.control import SOCKET_NAME
-from natproxy.controller.documents import RoutesDocument, RouteView
+from natproxy.documents import RoutesDocument, RouteView
 from tests.scenarios.waiting import PATIENCE_SECONDS, Heard, eventually
 
 FIRST_PORT = 25001

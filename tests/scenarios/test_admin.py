@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from natproxy.controller.documents import PortsDocument, RoutesDocument
+from natproxy.documents import PortsDocument, RoutesDocument
 from tests.scenarios.conftest import Natproxies
 from tests.scenarios.peers import connect
 from tests.scenarios.waiting import eventually

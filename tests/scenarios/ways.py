@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 import pytest
 
-from natproxy.controller.documents import RouteView
+from natproxy.documents import RouteView
 from tests.scenarios.conftest import Natproxies
 from tests.scenarios.daemon import FIRST_PORT, Daemon, Line
 from tests.scenarios.peers import PlainNode, Talk, connect

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from natproxy.controller.documents import RoutesDocument, RouteView
+from natproxy.documents import RoutesDocument, RouteView
 from tests.scenarios.waiting import PATIENCE_SECONDS, eventually
 from tests.system.machine import Machine
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from natproxy.controller.documents import NodeName, PortsDocument, ReloadVerdict, RoutesDocument, RouteView
+from natproxy.documents import NodeName, PortsDocument, ReloadVerdict, RoutesDocument, RouteView
 
 
 def test_a_route_of_a_later_version_can_be_read() -> None:

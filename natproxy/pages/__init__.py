@@ -1,0 +1,1 @@
+"""The HTML that natproxy shows to operators and developers. Pure."""
