@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -37,6 +38,18 @@ BARE = {
     "Amazon-2023": (AMAZON, AMAZONS, "python3.11"),
 }
 """Facts, the packages to be asked for, the Python to be used."""
+
+SCRAPED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "scraped": (
+        {"port": 9480},
+        {"targets": ["127.0.0.1:9480"], "labels": {"job": "natproxy"}},
+    ),
+    "scraped-from-afar": (
+        {"address": "10.0.0.55", "allow": ["10.0.0.9"], "tls": True},
+        {"targets": ["10.0.0.55:9479"], "labels": {"job": "natproxy", "__scheme__": "https"}},
+    ),
+}
+"""The section admin of the config, and what Prometheus is told."""
 
 NOTHING_MISSING = {"__natproxy_roots": "/", "__natproxy_distribution_python": PYTHON}
 
@@ -96,11 +109,16 @@ def content(stage: Stage, given: dict[str, Any]) -> dict[str, Played]:
     """Return what becomes of hosts where all is well."""
     bare = {name: Host(given, facts) for name, (facts, _, _) in BARE.items()}
     whole = {"whole": Host(given, DEBIAN_12), "Fedora": Host(given | {"natproxy_python": PYTHON}, FEDORA)}
+    whole |= {name: Host(given | _scraped(stage, admin), DEBIAN_12) for name, (admin, _) in SCRAPED.items()}
     before = [path.exists() for path in INSTALLED]
     played = stage.play(bare, *CHECK, forced={"__natproxy_roots": "/nonexistent/roots.pem"})
     played |= stage.play(whole, *CHECK, forced=NOTHING_MISSING)
     assert [path.exists() for path in INSTALLED] == before
     return played
+
+
+def _scraped(stage: Stage, admin: dict[str, Any]) -> dict[str, Any]:
+    return {"natproxy_prometheus_scrape_dir": str(stage.directory), "natproxy_config": CONFIG | {"admin": admin}}
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +146,12 @@ def test_each_distribution_gets_its_packages_and_its_python(content: dict[str, P
 @pytest.mark.parametrize("host", ["whole", "Fedora"])
 def test_the_package_manager_is_not_asked_where_nothing_is_missing(content: dict[str, Played], host: str) -> None:
     assert content[host].succeeded().task("Install Python").outcome == "skipped"
+
+
+@pytest.mark.parametrize("host", SCRAPED)
+def test_prometheus_is_told_where_the_admin_side_is_and_what_it_speaks(content: dict[str, Played], host: str) -> None:
+    (diff,) = content[host].succeeded().task("Write the target").result["diff"]
+    assert json.loads(diff["after"]) == [SCRAPED[host][1]]
 
 
 def test_a_version_s_name_changes_with_what_it_is_made_of(

@@ -41,5 +41,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             "outcome": outcome,
             "result": json.loads(self._dump_results(result._result)),
         }
+        if "diff" in result._result:  # left out above
+            line["result"]["diff"] = result._result["diff"]
         with Path(os.environ["NATPROXY_RECORD"]).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, default=str) + "\n")
