@@ -17,7 +17,7 @@ ANSIBLE := $(VENV)/ansible
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-once test test-system check lint format servers scanner clients ansible peers plots lock wheel bench bench-quick clean FORCE
+.PHONY: help venv demo demo-once test test-system check lint format servers scanner clients browser screenshots ansible peers plots lock wheel bench bench-quick clean FORCE
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -37,7 +37,7 @@ demo: $(STAMP) ## a small AWS, caches, natproxy and a client, told as a story, t
 demo-once: $(STAMP) ## the same story, ending by itself
 	@$(PY) -m tests.demo --once
 
-test: $(STAMP) servers scanner clients ansible ## all tests (as root on Debian also those with real servers and network namespaces)
+test: $(STAMP) servers scanner clients browser ansible ## all tests (as root on Debian also those with real servers and network namespaces)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-system: $(STAMP) servers ansible ## the unit and the Ansible role on a Debian machine of their own (needs root on Debian; eight minutes)
@@ -64,7 +64,13 @@ scanner: $(STAMP) ## the TLS scanner that a test needs, in a virtual environment
 
 clients: $(STAMP) servers ## the cluster clients that tests run, in directories of their own
 	@sh .ci/extra $(PY) $(CLIENTS) requirements-clients.lock "the clients of Python" "Tests will be skipped"
-	@sh .ci/node tests/clients
+	@sh .ci/node tests/clients "the clients of Node.js"
+
+browser: $(STAMP) servers ## the accessibility scanner that the browser's tests run in the pages
+	@sh .ci/node tests/browser "the accessibility scanner"
+
+screenshots: browser ## docs/images/*.png anew, of the pages of a small world (needs Chromium)
+	@$(PY) -m tests.browser.screenshots
 
 ansible: $(STAMP) ## ansible-core and the linters of ansible/, in a virtual environment of their own
 	@sh .ci/extra $(PY) $(ANSIBLE) requirements-ansible.lock "Ansible" "Tests will be skipped"
@@ -88,5 +94,5 @@ bench-quick: $(STAMP) servers peers ## the main rows alone, in fewer and shorter
 	@$(PY) -m bench --quick $(ARGS)
 
 clean: ## remove .venv and everything else that was made here
-	rm -rf $(VENV) tests/clients/node_modules dist build bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tests/clients/node_modules tests/browser/node_modules dist build bench/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find natproxy tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -30,13 +31,13 @@ class Files:
         return self.directory / "server.pem"
 
     @classmethod
-    def make(cls, directory: Path) -> Self:
-        """Write them."""
+    def make(cls, directory: Path, *, ips: Sequence[str] = ()) -> Self:
+        """Write them; the server may be called by its name, or by these."""
         directory.chmod(0o755)  # nginx's worker is another user
         authority = Authority("Bench CA")
         ca = directory / "ca.crt"
         ca.write_bytes(authority.pem)
-        certificate, key = authority.issue(HOST, dns=[HOST]).write(directory)
+        certificate, key = authority.issue(HOST, dns=[HOST], ips=ips).write(directory)
         member, member_key = authority.issue("dev1", usage="client").write(directory, "dev1")
         made = cls(directory, ca, certificate, key, member, member_key)
         made.bundle.write_bytes(certificate.read_bytes() + key.read_bytes())

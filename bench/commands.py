@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import document, interpreter, machine, plots, programs, tables
-from bench.parts import connections, discovery, guide, memory, relay, rewrite, routes, tls, values, workers
+from bench.parts import connections, discovery, guide, laptop, memory, relay, rewrite, routes, tls, values, workers
 from bench.parts.how import CannotError, Found, How
 from bench.results import Part, Results, decode, encode
 from bench.rounds import FULL, QUICK, Pace, tell
@@ -40,6 +40,7 @@ PARTS: dict[str, Callable[[How], Found]] = {
     "workers": workers.measure,
     "discovery": discovery.measure,
     "guide": guide.measure,
+    "laptop": laptop.measure,
     "routes": routes.measure,
     "connections": connections.measure,
     "values": values.measure,

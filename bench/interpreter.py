@@ -15,7 +15,10 @@ from bench.rounds import tell
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
 DIRECTORY = ROOT / ".venv" / "bench"
-NEEDED = "import aiodns, aiohttp, boto3, cryptography, msgspec, prometheus_client, pydantic, rich, typer, uvloop, yaml"
+NEEDED = (
+    "import aiodns, aiohttp, boto3, cryptography, jinja2, msgspec, "
+    "prometheus_client, pydantic, rich, typer, uvloop, yaml"
+)
 
 
 def provide(path: str) -> str:

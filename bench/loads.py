@@ -45,9 +45,18 @@ def requests(
     return run
 
 
-def timed(clients: int, *, core: str = PEER_CORE, prefix: Sequence[str] = (), protocol: str = "redis") -> Load:
-    """Return a load of few clients, each of which asks as soon as it is answered."""
-    return lambda door, amount: timed_once(door, clients, str(amount), core=core, prefix=prefix, protocol=protocol)
+def timed(
+    clients: int,
+    *,
+    core: str = PEER_CORE,
+    prefix: Sequence[str] = (),
+    protocol: str = "redis",
+    tls: Sequence[str] = (),
+) -> Load:
+    """Return a load of few clients, each of which asks as soon as it is answered; ``tls``: see timed_once."""
+    return lambda door, amount: timed_once(
+        door, clients, str(amount), core=core, prefix=prefix, protocol=protocol, tls=tls
+    )
 
 
 def timed_once(
@@ -58,9 +67,10 @@ def timed_once(
     core: str = PEER_CORE,
     prefix: Sequence[str] = (),
     protocol: str = "redis",
+    tls: Sequence[str] = (),
 ) -> Done:
-    """Run latency.py for so many requests ("1000"), or so long ("2s")."""
-    words = (str(Path(latency.__file__)), door.host, str(door.port), str(clients), amount, protocol)
+    """Run latency.py for so many requests ("1000"), or so long ("2s"); ``tls``: files of CA, certificate and key."""
+    words = (str(Path(latency.__file__)), door.host, str(door.port), str(clients), amount, protocol, *tls)
     said = _run(prefix, core, *words)
     return Done(said["requests"], said["seconds"], said["p50"], said["p99"], tuple(said["slowest"]))
 

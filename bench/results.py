@@ -15,6 +15,8 @@ NATPROXY, HAPROXY, NGINX, SOCAT, STUNNEL, COMPILED, DNAT = (
 )  # fmt: skip
 UNREAD = "rewrite: off"
 """Another port of the same natproxy, which rewrites nothing."""
+OWN_TLS = "own TLS"
+"""A client that speaks TLS itself, and shows its certificate, instead of going through natproxy connect."""
 
 
 class Reading(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -8,6 +8,7 @@ Reading order, which is also the import rule (a module imports only from rooms a
     model        PURE frozen data: nodes, snapshots, port map, routes, plans, outcomes
     messages     PURE what controller and workers say to each other
     documents    PURE the JSON that natproxy shows
+    printable    PURE what comes from outside, fit to be shown
     channel      I/O: carries those messages, and sockets, over a Unix socket pair
     tasks        asyncio tasks with a name and an owner
     durable      I/O: what is written survives a power failure
@@ -17,12 +18,15 @@ Reading order, which is also the import rule (a module imports only from rooms a
     plan/        PURE what should be: ports, routes, changes, what is held back, which connections end
     discover/    what exists: elasticache (I/O, boto3), parse (PURE), names (I/O, DNS)
     worker/      I/O: accepts, dials and moves bytes; knows no AWS and no files
+    snippets/    PURE the lines that connect each client library
+    pages/       PURE the HTML that operators and developers are shown
     controller/  I/O: the one process that knows AWS, the file system and the world
     control      I/O: the commands' way to the daemon
     pki/         the developers' CA
     importing/   DNAT rules -> a config that keeps every port where it was
     tables       PURE the tables that the commands show
     doctor/      what is wrong, and how to mend it; changes nothing
+    connect/     I/O: the laptop's side: a portal's routes, served on 127.0.0.1
     cli          the commands: the only place that prints or exits
 """
 

@@ -26,6 +26,8 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 256 * 1024
 _MAX_FDS = 250
 """The kernel passes at most 253 descriptors at once (SCM_MAX_FD, unix(7))."""
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+"""Zero on macOS: there what has come is marked after it came."""
 
 
 class Channel(Generic[T]):
@@ -125,9 +127,7 @@ class Channel(Generic[T]):
     def _read(self, reads: int | None) -> None:
         for _ in itertools.count() if reads is None else range(reads):
             try:
-                data, ancillary, flags, _ = self._sock.recvmsg(
-                    _READ_BYTES, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
-                )
+                data, ancillary, flags, _ = self._sock.recvmsg(_READ_BYTES, socket.CMSG_SPACE(_MAX_FDS * 4), _CLOEXEC)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -138,6 +138,8 @@ class Channel(Generic[T]):
                     fds = array.array("i")
                     fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
                     self._incoming_fds.extend(fds)
+                    for fd in () if _CLOEXEC else fds:
+                        os.set_inheritable(fd, False)
             if flags & socket.MSG_CTRUNC:
                 # The sockets of a later message would be taken for the missing ones.
                 raise ChannelError("sockets were lost on their way: this process has no descriptors left for them")

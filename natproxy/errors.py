@@ -69,6 +69,18 @@ class ImportingError(NatproxyError):
     """The kernel's rules could not be made into a config."""
 
 
+class BundleError(NatproxyError):
+    """A developer's bundle cannot be used on this computer, or not now."""
+
+
+class PortalError(NatproxyError):
+    """The portal gave no directory that can be used: it let nobody in, or is none."""
+
+
+class PortalUnreachableError(PortalError):
+    """The portal could not be reached, or the one that was reached cannot be trusted."""
+
+
 class ControlError(NatproxyError):
     """The daemon could not be reached, or did not answer as a natproxy does."""
 

@@ -28,6 +28,18 @@ class ServerTls(msgspec.Struct, frozen=True):
         return f"<{type(self).__name__}>"
 
 
+class ClientTls(msgspec.Struct, frozen=True):
+    """What natproxy shows to nodes that ask for a certificate. All PEM; whoever sends it has found it good."""
+
+    certificate: bytes
+    """Natproxy's certificate, then its intermediates."""
+    key: bytes
+
+    def __repr__(self) -> str:
+        """Leave the key out: whatever is shown may end up in a log."""
+        return f"<{type(self).__name__}>"
+
+
 class Tls(msgspec.Struct, frozen=True, tag=True):
     """Speak TLS with these from now on, to clients and to nodes; sent before the ports that need it.
 
@@ -37,6 +49,8 @@ class Tls(msgspec.Struct, frozen=True, tag=True):
     server: ServerTls | None
     node_cas: dict[str, bytes]
     """Serve.node_ca -> the CAs in it. The system's roots, whose name is empty, need no entry."""
+    client: ClientTls | None = None
+    """None = a node that asks for a certificate is shown none."""
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):

@@ -11,11 +11,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from natproxy.controller.logs import escaped
-from natproxy.documents import CacheView, PortsDocument, RoutesDocument, RouteView
+from natproxy.documents import CacheView, LocalRoute, PortsDocument, RoutesDocument, RouteView
+from natproxy.printable import escaped
 
 _STATE_STYLES = {"open": "green", "unreachable": "yellow", "absent": "bright_black", "error": "red"}
 _STANDING_STYLES = {"valid": "green", "expiring": "yellow", "expired": "bright_black", "revoked": "red"}
+_SECURITY = {"tls": ("TLS", "green"), "passthrough": ("client's TLS", ""), "off": ("not encrypted", "red")}
 _GONE_STYLE = "yellow"
 _WIDE = (
     "PORT", "CACHE", "KIND", "NODE", "ROLE", "ZONE", "STATE", "TLS", "NODE-TLS", "REWRITE", "TARGET", "CONNECTIONS",
@@ -105,6 +106,49 @@ def ports_table(document: PortsDocument) -> Table:
     return table
 
 
+def local_wide(routes: Iterable[LocalRoute]) -> Table:
+    """Return where everything is found on this computer."""
+    table = _table()
+    for name in ("CACHE", "KIND", "NODE", "ROLE", "HERE", "STATE", "INTERNET", "TRY", "NOTE"):
+        table.add_column(name, no_wrap=name != "NOTE", overflow="fold")
+    for route in routes:
+        table.add_row(
+            _text(route.cache),
+            _text(route.kind),
+            _text("" if route.node is None else str(route.node)),
+            _text(route.role),
+            _text(_here(route)),
+            _text(route.state, _STATE_STYLES.get(route.state, "")),
+            _text(*_SECURITY[route.security]),
+            _text(route.command),
+            _text(route.note),
+        )
+    return table
+
+
+def local_narrow(routes: Iterable[LocalRoute]) -> Table:
+    """Return the same with what a port leads to, and what is noted of it, below the cache; lines may break."""
+    table = _table()
+    table.add_column("HERE", no_wrap=True)
+    table.add_column("CACHE, NODE, TRY", overflow="fold", ratio=1)
+    for name in ("STATE", "INTERNET"):
+        table.add_column(name, no_wrap=True)
+    shown = None
+    for route in routes:
+        if route.cache != shown:
+            table.add_row("", _text(route.cache, "bold"))
+            shown = route.cache
+        what = _text(str(route.node) if route.node is not None else route.kind)
+        if route.role is not None:
+            what.append(f" ({escaped(route.role)})", "bright_black")
+        for more in (route.command, route.note):
+            if more is not None:
+                what.append("\n").append_text(_text(more, "bright_black"))
+        state = _text(route.state, _STATE_STYLES.get(route.state, ""))
+        table.add_row(_text(_here(route)), what, state, _text(*_SECURITY[route.security]))
+    return table
+
+
 def certificates_wide(rows: Iterable[tuple[str, str, str, str, str]]) -> Table:
     """Return the CA's certificates; a row is a name, a kind, a serial, a day and how it stands."""
     table = _table()
@@ -131,6 +175,10 @@ def _each(document: RoutesDocument) -> Iterator[tuple[CacheView, RouteView]]:
     for cache in document.caches:
         for route in cache.routes:
             yield cache, route
+
+
+def _here(route: LocalRoute) -> str:
+    return "-" if route.local_port is None else f"{route.local_host}:{route.local_port}"
 
 
 def _rewritten(cache: CacheView) -> str:

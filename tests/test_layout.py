@@ -81,13 +81,13 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
-def modules_on_the_map(readme: str) -> set[str]:
-    """Return the modules that README's map names, as paths below natproxy/.
+def modules_on_the_map(text: str) -> set[str]:
+    """Return the modules that the map of docs/architecture.md names, as paths below natproxy/.
 
     The map is the indented tree under the line ``natproxy/``: a line begins with a directory (``plan/``) or with one or
     more modules, and goes on in prose; modules of a directory are indented deeper than it.
     """
-    lines = iter(readme.splitlines())
+    lines = iter(text.splitlines())
     found: set[str] = set()
     if not any(line.startswith("natproxy/") for line in lines):
         return found
@@ -151,12 +151,12 @@ def test_the_command_line_answers_help_without_the_daemon_s_libraries() -> None:
     assert loaded & {"aiodns", "boto3", "botocore"} == set()
 
 
-def test_the_readme_s_map_names_every_module_and_no_other() -> None:
-    assert modules_on_the_map((ROOT / "README.md").read_text(encoding="utf-8")) == set(MODULES)
+def test_the_map_names_every_module_and_no_other() -> None:
+    assert modules_on_the_map((ROOT / "docs/architecture.md").read_text(encoding="utf-8")) == set(MODULES)
 
 
 def test_the_map_is_read_as_it_is_written() -> None:
-    readme = """
+    text = """
 Words.
 
 ```
@@ -172,7 +172,7 @@ natproxy/
 natproxy/
   late.py
 """
-    assert modules_on_the_map(readme) == {
+    assert modules_on_the_map(text) == {
         "cli.py", "errors.py", "model.py", "plan/ports.py", "plan/routes.py", "plan/changes.py", "tasks.py",
     }  # fmt: skip
 
@@ -200,5 +200,6 @@ def test_the_lock_files_name_no_registry() -> None:
         assert "--hash=sha256:" in text
         assert "://" not in text
         assert "index" not in re.findall(r"^--?(\w+)", text, flags=re.MULTILINE)
-    locked = json.loads((ROOT / "tests/clients/package-lock.json").read_text(encoding="utf-8"))["packages"]
-    assert all("integrity" in package and "resolved" not in package for name, package in locked.items() if name)
+    for directory in ("tests/clients", "tests/browser"):
+        locked = json.loads((ROOT / directory / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+        assert all("integrity" in package and "resolved" not in package for name, package in locked.items() if name)

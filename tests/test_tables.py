@@ -9,10 +9,12 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from natproxy.documents import CacheView, PortsDocument, RoutesDocument, RouteView
+from natproxy.documents import CacheView, LocalRoute, NodeName, PortsDocument, RoutesDocument, RouteView
 from natproxy.tables import (
     certificates_narrow,
     certificates_wide,
+    local_narrow,
+    local_wide,
     ports_table,
     route_remarks,
     routes_narrow,
@@ -188,3 +190,40 @@ def test_how_a_certificate_stands_has_its_colour(
     text = shown(table(CERTIFICATES), 200, colours=True)
     assert "\x1b[32mvalid" in text
     assert "\x1b[31mrevoked 2025-01-31" in text
+
+
+LOCAL = (
+    LocalRoute(
+        cache="my-redis",
+        kind="node",
+        node=NodeName("my-redis-0001-001", "0001"),
+        role="primary",
+        port=6379,
+        local_host="127.0.0.1",
+        local_port=6380,
+        state="open",
+        security="tls",
+        command="redis-cli -c -p 6380",
+        note="6379 is taken here",
+    ),
+    LocalRoute(cache="le\x1b[31mgacy", kind="static", port=6490, state="error", security="off"),
+)
+
+
+def test_what_is_on_this_computer_has_a_line_for_each_route() -> None:
+    lines = shown(local_wide(LOCAL), 200).splitlines()
+    assert lines[0].split() == ["CACHE", "KIND", "NODE", "ROLE", "HERE", "STATE", "INTERNET", "TRY", "NOTE"]
+    first = ["my-redis", "node", "my-redis-0001-001/0001", "primary", "127.0.0.1:6380", "open", "TLS"]
+    assert lines[2].split() == [*first, *["redis-cli", "-c", "-p", "6380", "6379", "is", "taken", "here"]]
+    assert lines[3].split() == ["le\\x1b[31mgacy", "static", "-", "error", "not", "encrypted"]
+
+
+def test_a_narrow_terminal_gets_the_same_below_each_other() -> None:
+    lines = shown(local_narrow(LOCAL), 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    for words in (
+        "my-redis 127.0.0.1:6380 my-redis-0001-001/0001 (primary) open TLS redis-cli -c -p 6380 6379 is taken",
+    ):
+        assert words in text
+    assert "le\\x1b[31mgacy" in text

@@ -9,18 +9,18 @@ tracked.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 
-from bench.accounts import Account, children_seconds, spent
+from bench.accounts import Account
 from bench.loads import requests, timed
+from bench.parts import whole
 from bench.parts.how import MAIN, CannotError, Found, How
 from bench.parts.nodes import NEEDED, directory
 from bench.peers import catalogue
 from bench.peers.ports import Door, Open, Setting
 from bench.programs import PEER_CORE, missing
-from bench.results import DNAT, Reading, Row
-from bench.rounds import SETTLE_SECONDS, Load, fitting, reading, rotated, tell
+from bench.results import DNAT, Row
+from bench.rounds import Load, tell
 from tests.network.guide import (
     GUIDE_NODES,
     LAPTOP,
@@ -106,26 +106,10 @@ def measure(how: How) -> Found:
             for name in workloads(()):
                 tell(f"  {name}")
                 loads = {proxy: workloads(laptop)[name] for proxy, laptop in laptops.items()}
-                found.rows.append(Row(name, "us", _rounds(loads, ways, how), "rate"))
+                found.rows.append(Row(name, "us", whole.measure(loads, ways, how.pace), "rate"))
     return found
 
 
 def _way(opened: Open, node: Account) -> Open:
     """Return a door with the node's work counted among the proxy's."""
     return Open(opened.port, Account((*opened.account.pids, *node.pids)), PUBLIC_IP)
-
-
-def _rounds(loads: dict[str, tuple[Load, int]], ways: dict[str, Open], how: How) -> dict[str, list[Reading]]:
-    """As rounds.measure, with what the client used counted in."""
-    amounts = {
-        name: fitting(first, load(ways[name], first).seconds, how.pace.seconds) for name, (load, first) in loads.items()
-    }
-    found: dict[str, list[Reading]] = {name: [] for name in ways}
-    for number in range(how.pace.rounds):
-        for name in rotated(list(ways), number):
-            before, clients = ways[name].account.cpu_seconds(), children_seconds()
-            done = loads[name][0](ways[name], amounts[name])
-            time.sleep(SETTLE_SECONDS)
-            used = spent(before, ways[name].account.cpu_seconds())
-            found[name].append(reading(done, {**used, 0: children_seconds() - clients}))
-    return found

@@ -7,6 +7,8 @@ What only some commands need is imported in them, so that the others, and every 
     doctor   what is wrong, and how to mend it
     pki      the developers' CA
     importing  import-iptables
+    connect  the caches, on a developer's computer
+    snippets  the lines for a cache's clients
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from natproxy import __version__
-from natproxy.cli import daemon, doctor, importing, pki
+from natproxy.cli import connect, daemon, doctor, importing, pki, snippets
 from natproxy.cli.output import BAD_ANSWER, DONE, SETTINGS, UNREACHABLE, USAGE, complain, give_up
 from natproxy.errors import ConfigError, ControlError, DiscoveryError, NatproxyError
 
@@ -34,6 +36,8 @@ app.add_typer(daemon.app)
 app.add_typer(doctor.app)
 app.add_typer(pki.app, name="pki")
 app.add_typer(importing.app)
+app.add_typer(connect.app)
+app.add_typer(snippets.app)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -97,7 +97,7 @@ def reload_(config: DaemonConfig = None, state_dir: StateDir = None) -> None:
     All or nothing: a file with mistakes changes nothing, and they are printed. Connections whose route stays as it was
     live on.
     """
-    verdict = _control(config, state_dir).reload()
+    verdict = control_of(config, state_dir).reload()
     if not verdict.ok:
         complain(verdict.message)
         raise typer.Exit(BAD_ANSWER)
@@ -109,7 +109,7 @@ def reload_(config: DaemonConfig = None, state_dir: StateDir = None) -> None:
 @app.command(epilog="Example: natproxy routes --json")
 def routes(config: DaemonConfig = None, state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """Show each port of the running natproxy, and where it leads."""
-    control = _control(config, state_dir)
+    control = control_of(config, state_dir)
     if as_json:
         print(control.json("/routes"))
         return
@@ -133,7 +133,7 @@ def list_ports(config: DaemonConfig = None, state_dir: StateDir = None, as_json:
 
     The port of a gone node stays reserved: the node may come back, and no client may end up with another cache.
     """
-    control = _control(config, state_dir)
+    control = control_of(config, state_dir)
     if as_json:
         print(control.json("/ports"))
         return
@@ -153,10 +153,10 @@ def release_port(
     state_dir: StateDir = None,
 ) -> None:
     """Give the port of a node that is gone back to its cache."""
-    print(_control(config, state_dir).release(node))
+    print(control_of(config, state_dir).release(node))
 
 
-def _control(config: Path | None, state_dir: Path | None) -> Control:
+def control_of(config: Path | None, state_dir: Path | None) -> Control:
     """Return the way to the daemon; only a config file that was named has to exist."""
     from natproxy.control import Control  # noqa: PLC0415
 

@@ -7,7 +7,7 @@ Reading order::
     values      durations, numbers, port ranges, names
     addresses   addresses, networks, hosts, targets
     model       every key and its default; Config
-    structure   plain values -> Written, with every key that is unknown, misspelt or of a later version
+    structure   plain values -> Written, with every key that is unknown or misspelt
     checks      what does not go together
     doubts      what is allowed, and worth a warning
     document    what ``natproxy check --json`` prints
@@ -23,6 +23,7 @@ from natproxy.config.model import (
     Listen,
     Log,
     Nodes,
+    Portal,
     Probe,
     StaticEntry,
     Timeouts,
@@ -42,6 +43,7 @@ __all__ = [
     "Log",
     "Nodes",
     "PortRange",
+    "Portal",
     "Probe",
     "StaticEntry",
     "Timeouts",

@@ -32,7 +32,7 @@ def find_conflicts(config: Config) -> Iterator[Finding]:
 
 def find_restart_conflicts(config: Config) -> Iterator[Finding]:
     """Yield the conflicts between what a reload changes and what only a restart changes."""
-    return chain(_exposed(config), _admin(config))
+    return chain(_exposed(config), _admin(config), _portal(config), _own_ports(config))
 
 
 def entries_of(config: Config) -> list[tuple[Place, CacheEntry | StaticEntry]]:
@@ -98,9 +98,11 @@ def _missing_ports(config: Config) -> Iterator[Finding]:
             yield Finding(place, "has no ports, and there is no listen.ports to take them from", needs=own)
         elif not pool:
             taken = (
-                "has no ports, and listen.ports has none left: the entries' own ranges, static and admin take them all"
+                "has no ports, and listen.ports has none left: the entries' own ranges, static, admin and portal take "
+                "them all"
             )
-            yield Finding(place, taken, needs=(*own, ("caches",), ("static",), ("admin",), ("listen", "address")))
+            others: tuple[Place, ...] = (("caches",), ("static",), ("admin",), ("portal",), ("listen", "address"))
+            yield Finding(place, taken, needs=(*own, *others))
 
 
 def _overlaps(config: Config) -> Iterator[Finding]:
@@ -207,18 +209,43 @@ def _exposed(config: Config) -> Iterator[Finding]:
 
 
 def _admin(config: Config) -> Iterator[Finding]:
-    address, port = config.admin.address, config.admin.port
-    if not addresses.is_loopback(address):
-        beyond = "an admin side beyond loopback is not in this version of natproxy; write 127.0.0.1 or ::1"
-        yield Finding(("admin", "address"), beyond)
-    if not config.is_admin_port_taken:
-        return
-    needs: tuple[Place, ...] = (("admin",), ("listen", "address"))
-    for index, entry in enumerate(config.caches):
-        if entry.ports is not None and port in entry.ports:
-            yield Finding(
-                ("caches", index, "ports"), f"{entry.ports} takes in {port}, the admin side's port", needs=needs
+    admin = config.admin
+    if not addresses.is_loopback(admin.address):
+        missing = " and ".join(
+            name
+            for name, is_there in (("admin.allow", admin.allow is not None), ("admin.tls: true", admin.tls))
+            if not is_there
+        )
+        if missing:
+            beyond = (
+                f"{admin.address} is beyond loopback, where the admin side tells nodes' names and addresses only to "
+                f"those allowed, and only over TLS: write {missing}, or the address 127.0.0.1 or ::1"
             )
-    for index, static in enumerate(config.static):
-        if static.port == port:
-            yield Finding(("static", index, "port"), f"{port} is the admin side's port", needs=needs)
+            needs: tuple[Place, ...] = (("admin", "allow"), ("admin", "tls"))
+            yield Finding(("admin", "address"), beyond, needs=needs)
+    if admin.tls and not config.vouches_for_clients:
+        yield Finding(("admin", "tls"), f"true {_NEEDS_CA}", needs=(("tls",), ("tls", "client_ca")))
+
+
+def _portal(config: Config) -> Iterator[Finding]:
+    if config.portal is not None and not config.vouches_for_clients:
+        yield Finding(("portal",), _NEEDS_CA, needs=(("tls",), ("tls", "client_ca")))
+
+
+_NEEDS_CA = (
+    "needs tls.certificate, tls.key and tls.client_ca: natproxy and whoever asks it show each other certificates"
+)
+
+
+def _own_ports(config: Config) -> Iterator[Finding]:
+    """Look for ports that natproxy itself listens on among those for clients."""
+    portal, needs = config.portal, (("admin",), ("portal",), ("listen", "address"))
+    if portal is not None and config.is_admin_port_taken and portal.port == config.admin.port:
+        yield Finding(("portal", "port"), f"{portal.port} is the admin side's port", needs=needs)
+    for port, whose in config.own_ports().items():
+        for index, entry in enumerate(config.caches):
+            if entry.ports is not None and port in entry.ports:
+                yield Finding(("caches", index, "ports"), f"{entry.ports} takes in {port}, {whose}", needs=needs)
+        for index, static in enumerate(config.static):
+            if static.port == port:
+                yield Finding(("static", index, "port"), f"{port} is {whose}", needs=needs)

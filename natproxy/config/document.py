@@ -30,7 +30,9 @@ class CheckDocument(msgspec.Struct, frozen=True, kw_only=True):
     """What is allowed but should be known, each with file, line and place."""
     ports: PortsView = PortsView()
     needs_bind_capability: bool = False
-    """True where a port, the admin side's too, is one that only CAP_NET_BIND_SERVICE opens."""
+    """True where a port, the admin side's and the portal's too, is one that only CAP_NET_BIND_SERVICE opens."""
+    portal: int | None = None
+    """The port of the portal; null where there is none."""
 
 
 def good_document(config: Config) -> CheckDocument:
@@ -38,11 +40,14 @@ def good_document(config: Config) -> CheckDocument:
     ports = {entry.port for entry in config.static}
     for entry in config.caches:
         ports.update(config.candidate_ports(entry))
+    portal = None if config.portal is None else config.portal.port
+    listened_on = {*ports, config.admin.port, *((portal,) if portal is not None else ())}
     return CheckDocument(
         ok=True,
         warnings=config.warnings,
         ports=PortsView(min(ports), max(ports)) if ports else PortsView(),
-        needs_bind_capability=min(*ports, config.admin.port, FIRST_UNPRIVILEGED_PORT) < FIRST_UNPRIVILEGED_PORT,
+        needs_bind_capability=min(listened_on) < FIRST_UNPRIVILEGED_PORT,
+        portal=portal,
     )
 
 

@@ -10,6 +10,7 @@ from natproxy.config.addresses import as_numeric, is_loopback
 from natproxy.config.checks import entries_of
 from natproxy.config.model import CacheEntry, Config, Overrides, StaticEntry, Written
 from natproxy.config.places import Finding, Place
+from natproxy.model import Network
 
 _WIDE_BITS = {4: 8, 6: 19}
 """By IP version: no single organisation has a network with a shorter prefix than this."""
@@ -20,6 +21,7 @@ def find_warnings(config: Config, written: Written) -> Iterator[Finding]:
     return chain(
         _idle(config),
         _open_to_everyone(config),
+        _open_sides(config),
         _shadowed(config),
         _unused(config, written),
         _unadvertised(config),
@@ -52,6 +54,20 @@ def _open_to_everyone(config: Config) -> Iterator[Finding]:
                 yield Finding(here, f"{network} lets everyone in who reaches these ports")
             elif network.prefixlen < _WIDE_BITS[network.version] and not network.is_private:
                 yield Finding(here, f"{network} lets a large part of the Internet in: is its prefix meant?")
+
+
+def _open_sides(config: Config) -> Iterator[Finding]:
+    """Look at who reaches the admin side and the portal; both demand a certificate there."""
+    sides: list[tuple[str, tuple[Network, ...] | None, bool]] = []
+    if config.admin.tls:
+        sides.append(("admin", config.admin.allow, is_loopback(config.admin.address)))
+    if config.portal is not None:
+        sides.append(("portal", config.portal.allow, config.is_loopback_only))
+    for name, allow, is_on_loopback in sides:
+        for index, network in enumerate(() if is_on_loopback else allow or ()):
+            if network.prefixlen == 0:
+                message = f"{network} lets everyone try who reaches this port: only the certificate keeps them out"
+                yield Finding((name, "allow", index), message)
 
 
 def _shadowed(config: Config) -> Iterator[Finding]:

@@ -143,10 +143,24 @@ class Timeouts(Section):
 
 
 class Admin(Section):
-    """Where the read-only HTTP side listens: on loopback."""
+    """Where the operator's read-only HTTP side listens, and who reaches it."""
 
     address: _IpAddress = "127.0.0.1"
+    """Beyond loopback only with both of ``allow`` and ``tls``."""
     port: _Port = 9479
+    allow: _Allow = None
+    """None = everyone who reaches the address."""
+    tls: Annotated[bool, PlainValidator(values.boolean)] = False
+    """True = by the certificate of ``Tls``, and for those alone whom its client_ca vouches for."""
+
+
+class Portal(Section):
+    """Where developers find what they may use, over TLS with certificates of both sides."""
+
+    port: Annotated[int | None, PlainValidator(values.optional(values.port))] = 6378
+    """None = there is no portal, as where the section is not written."""
+    allow: _Allow = None
+    """None = everyone with a certificate that client_ca vouches for."""
 
 
 class Log(Section):
@@ -220,6 +234,8 @@ class Written(Overrides):
     """None = natproxy is no TLS server."""
     workers: Annotated[int | Literal["auto"], PlainValidator(values.workers)] = 1
     admin: Annotated[Admin, BeforeValidator(_or_empty)] = Admin()
+    portal: Portal | None = None
+    """None = there is none; a settled config has None where the port is null, too."""
     state_dir: Annotated[Path, PlainValidator(values.absolute_path)] = Path("/var/lib/natproxy")
     log: Annotated[Log, BeforeValidator(_or_empty)] = Log()
     resolver: Annotated[
@@ -264,7 +280,13 @@ class Config(Written):
     @property
     def is_admin_port_taken(self) -> bool:
         """True where the admin side's port cannot be listened on for clients as well."""
-        return any(addresses.covers(address, self.admin.address) for address in self.listen.address)
+        here = self.admin.address
+        return any(addresses.covers(one, here) or addresses.covers(here, one) for one in self.listen.address)
+
+    def own_ports(self) -> Mapping[int, str]:
+        """Return the ports that clients cannot be served on as natproxy itself listens there, and what each is for."""
+        own = {} if self.portal is None or self.portal.port is None else {self.portal.port: "the portal's port"}
+        return {**own, self.admin.port: "the admin side's port"} if self.is_admin_port_taken else own
 
     @property
     def advertised(self) -> tuple[str, str]:
@@ -273,15 +295,18 @@ class Config(Written):
 
     def demands_certificate(self, entry: Overrides) -> bool:
         """True where only clients with a certificate get through; the config itself stands for the global values."""
-        return entry.clients.tls == "terminate" and self.tls is not None and self.tls.client_ca is not None
+        return entry.clients.tls == "terminate" and self.vouches_for_clients
+
+    @property
+    def vouches_for_clients(self) -> bool:
+        """True where there is a CA that clients' certificates can be of."""
+        return self.tls is not None and self.tls.client_ca is not None
 
     def pool(self) -> tuple[int, ...]:
         """Return the ports for caches without a range of their own, ascending."""
         if self.listen.ports is None:
             return ()
-        taken = {entry.port for entry in self.static}
-        if self.is_admin_port_taken:
-            taken.add(self.admin.port)
+        taken = {*(entry.port for entry in self.static), *self.own_ports()}
         for entry in self.caches:
             taken.update(entry.ports or ())
         return tuple(port for port in self.listen.ports if port not in taken)

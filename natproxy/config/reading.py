@@ -27,6 +27,9 @@ RESTART_ONLY: tuple[Place, ...] = (
     ("workers",),
     ("admin", "address"),
     ("admin", "port"),
+    ("admin", "allow"),
+    ("admin", "tls"),
+    ("portal",),
     ("state_dir",),
 )
 """What a reload does not change."""
@@ -146,6 +149,8 @@ def _settled(written: Written, path: Path) -> Config:
     if written.tls is not None:
         written = written.model_copy(update={"clients": _terminating(written.clients)})
         values["clients"] = written.clients
+    if written.portal is not None and written.portal.port is None:
+        values["portal"] = None
     values["caches"] = tuple(CacheEntry(**_effective(written, entry)) for entry in written.caches)
     values["static"] = tuple(StaticEntry(**_effective(written, entry)) for entry in written.static)
     return Config(path=path, **values)

@@ -1,4 +1,4 @@
-"""Plain values -> Written, with every key that is unknown, misspelt, wrong by itself or of a later version. Pure.
+"""Plain values -> Written, with every key that is unknown, misspelt or wrong by itself. Pure.
 
 So that one mistake does not hide others, a wrong value is taken out and the rest is validated again; what was taken out
 is in ``Draft.unsure``, and nothing is concluded from it.
@@ -7,7 +7,7 @@ is in ``Draft.unsure``, and nothing is concluded from it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from natproxy.config.model import (
     Listen,
     Log,
     Nodes,
+    Portal,
     Probe,
     Section,
     Timeouts,
@@ -39,6 +40,7 @@ SECTIONS: Mapping[Place, type[Section]] = {
     ("aws",): Aws,
     ("tls",): Tls,
     ("admin",): Admin,
+    ("portal",): Portal,
     ("log",): Log,
     ("caches", "*"): WrittenCache,
     ("caches", "*", "probe"): Probe,
@@ -70,39 +72,10 @@ class Draft:
     """Places whose values were taken out, or are not what was meant."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Later:
-    """A key whose feature is not in this version, and the values that ask for nothing."""
-
-    place: Place
-    is_harmless: Callable[[Plain], bool]
-    advice: str
-
-
-def _is_null(value: Plain) -> bool:
-    return value is None
-
-
-def _has_only(*names: str) -> Callable[[Plain], bool]:
-    def is_harmless(value: Plain) -> bool:
-        return value is None or (
-            isinstance(value, dict) and value.keys() <= set(names) and all(item is None for item in value.values())
-        )
-
-    return is_harmless
-
-
-LATER: tuple[_Later, ...] = (
-    _Later(("portal",), _has_only("port", "allow"), "leave the key out"),
-    _Later(("admin", "allow"), _is_null, "the admin side listens on loopback only"),
-    _Later(("admin", "tls"), lambda value: value is False or value is None, "the admin side listens on loopback only"),
-)
-
-
 def read_structure(document: Document) -> Draft:
     """Validate everything that can be judged by itself. ``document.value`` must be a mapping, and is used up."""
     tree = document.value
-    findings = [*document.findings, *_take_out_later_keys(tree)]
+    findings = [*document.findings]
     unsure: set[Place] = set()
     for _ in range(_MOST_ROUNDS):
         try:
@@ -120,28 +93,6 @@ def read_structure(document: Document) -> Draft:
                     findings.append(_finding(details, place))
                 unsure.update(_mend(tree, details, place))
     return Draft(Written(), tuple(findings), frozenset({()}))
-
-
-def _take_out_later_keys(tree: Plain) -> Iterator[Finding]:
-    for later in LATER:
-        *within, key = later.place
-        for place, holder in _mappings(tree, within):
-            if key in holder:
-                value = holder.pop(str(key))
-                if not later.is_harmless(value):
-                    yield Finding((*place, key), f"is not in this version of natproxy; {later.advice}")
-
-
-def _mappings(tree: Plain, within: Sequence[str | int], place: Place = ()) -> Iterator[tuple[Place, dict[str, Plain]]]:
-    """Yield the mappings at a place in which ``*`` stands for every index."""
-    if not within:
-        if isinstance(tree, dict):
-            yield place, tree
-    elif within[0] == "*" and isinstance(tree, list):
-        for index, item in enumerate(tree):
-            yield from _mappings(item, within[1:], (*place, index))
-    elif isinstance(tree, dict) and within[0] in tree:
-        yield from _mappings(tree[str(within[0])], within[1:], (*place, within[0]))
 
 
 _A_LIST = "must be a list: begin each entry with a hyphen and a space, or put them all in [ ]"
@@ -180,20 +131,16 @@ def _unknown(place: Place) -> str:
 def _meant(place: Place) -> Place | None:
     """Return the place of the known key that an unknown one comes near to, or that stands in another mapping."""
     within, key = place[:-1], str(place[-1])[:60]
-    near = difflib.get_close_matches(key, _keys(_pattern(within)), 1, 0.7)
+    near = difflib.get_close_matches(key, sorted(SECTIONS[_pattern(within)].model_fields), 1, 0.7)
     if near:
         return (*within, near[0])
     elsewhere = [other for other, section in SECTIONS.items() if "*" not in other and key in section.model_fields]
-    return (*elsewhere[0], key) if len(elsewhere) == 1 else None
+    likely = [other for other in elsewhere if other[-1:] and other[-1] in _SHARED] or elsewhere
+    return (*likely[0], key) if len(likely) == 1 else None
 
 
 def _pattern(place: Place) -> Place:
     return tuple("*" if isinstance(step, int) else step for step in place)
-
-
-def _keys(within: Place) -> list[str]:
-    later = [str(entry.place[-1]) for entry in LATER if entry.place[:-1] == within]
-    return sorted({*SECTIONS[within].model_fields, *later})
 
 
 def _mend(tree: Plain, details: ErrorDetails, place: Place) -> Iterator[Place]:

@@ -128,6 +128,13 @@ def whole_number(least: int, most: int) -> Callable[[object], int]:
 port = whole_number(1, LAST_PORT)
 
 
+def boolean(value: object) -> bool:
+    """Parse true or false; nothing else is a boolean."""
+    if value is None:
+        refuse("has no value: write true or false, or leave the key out")
+    return value if isinstance(value, bool) else refuse("must be true or false")
+
+
 def port_range(value: object) -> PortRange:
     """Parse ``6379-6388``, or ``6379`` for one port."""
     if isinstance(value, PortRange):

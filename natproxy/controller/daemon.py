@@ -27,11 +27,13 @@ from natproxy.controller.keeping import Keeping
 from natproxy.controller.linewriter import LineWriter
 from natproxy.controller.logs import event, set_up_logs
 from natproxy.controller.metrics import Metrics
+from natproxy.controller.portal import Portal
 from natproxy.controller.sockets import Sockets
 from natproxy.controller.statefile import State, StateFile, make_directory
 from natproxy.controller.stateformat import STATE_FILE
 from natproxy.controller.systemd import Notifier, inherited, is_open, take_environ
 from natproxy.controller.web import Admin
+from natproxy.controller.webtls import WebTls
 from natproxy.errors import NatproxyError
 from natproxy.tasks import TaskOwner
 
@@ -103,6 +105,7 @@ class Daemon:
         self._has_failed = False
         self._engine: Engine | None = None
         self._admin: Admin | None = None
+        self._portal: Portal | None = None
         self._control_due = float("inf")
         """When the control socket is to be tried again, by the loop's clock."""
 
@@ -144,17 +147,25 @@ class Daemon:
             tasks=self._tasks,
             spawner=self._spawner,
         )
-        self._admin = Admin(Desk(engine))
-        await self._open_admin(self._admin)
+        desk = Desk(engine)
+        tls = WebTls(lambda: engine.credentials.tls)
+        self._admin = Admin(desk, self._metrics.admin)
+        await self._open_admin(self._admin, tls)
+        if (portal := config.portal) is not None and portal.port is not None:
+            self._portal = Portal(desk, tls, self._metrics.portal)
+            self._portal.listen(config.listen.address, portal.port, portal.allow)
         self._watch_signals()
         await engine.start()
+        self._admin.open_tls()
+        if self._portal is not None:
+            self._portal.open()
         self._notifier.ready(engine.status)
         routes = len(engine.serving.current)
         event(_log, logging.INFO, "natproxy runs", version=__version__, config=config.path, routes=routes)
 
-    async def _open_admin(self, side: Admin) -> None:
+    async def _open_admin(self, side: Admin, tls: WebTls) -> None:
         admin = self._config.admin
-        await side.start(admin.address, admin.port)
+        await side.start(admin.address, admin.port, allow=admin.allow, tls=tls if admin.tls else None)
         try:
             await side.start_control(self._config.state_dir / CONTROL_SOCKET)
         except NatproxyError as error:
@@ -206,6 +217,9 @@ class Daemon:
         if self._admin is not None and asyncio.get_running_loop().time() >= self._control_due:
             self._control_due = float("inf")
             self._tasks.start("control socket", self._open_control_again(self._admin))
+        for side in (self._admin, self._portal):
+            if side is not None:
+                side.tick()
         self._notifier.alive()
 
     def _task_failed(self, name: str, error: BaseException) -> None:
@@ -220,8 +234,9 @@ class Daemon:
         await self._tasks.cancel_all()
         if self._engine is not None:
             await self._engine.stop()
-        if self._admin is not None:
-            await self._admin.stop()
+        for side in (self._portal, self._admin):
+            if side is not None:
+                await side.stop()
         event(_log, logging.INFO, "natproxy has stopped")
 
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
+from natproxy import __version__
+from natproxy.config import Config
+from natproxy.controller.directory import directory_document
 from natproxy.controller.engine import Engine
 from natproxy.controller.status import ports_document, routes_document
-from natproxy.documents import ReloadVerdict
+from natproxy.controller.statusview import Standing, status_document
+from natproxy.documents import DirectoryDocument, DiscoveryView, ReloadVerdict, RoutesDocument, StatusDocument
+from natproxy.model import Route
+from natproxy.tls.identity import Identity
+
+FRESH_SECONDS = 0.5
+"""How long the portal tells the same, unless the config has changed."""
 
 
 class Desk:
@@ -15,6 +27,8 @@ class Desk:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._known: tuple[Config, float, RoutesDocument, tuple[Route, ...]] | None = None
+        """By which config, when, and what the portal chooses from: many developers may ask at once."""
 
     def metrics(self) -> tuple[bytes, str]:
         """Return the metrics and their content type."""
@@ -48,6 +62,45 @@ class Desk:
             waiting=engine.waiting(),
             outage="; ".join(engine.troubles()),
         )
+
+    def status(self) -> StatusDocument:
+        """Return what the status page shows."""
+        engine, now = self._engine, time.monotonic()
+        is_ready, readiness = self.readiness()
+        discovered_at = engine.discovered_at
+        discovery = DiscoveryView(
+            state=engine.discovery_state(),
+            age_seconds=None if discovered_at is None else round(now - discovered_at, 1),
+            interval_seconds=engine.config.aws.refresh,
+        )
+        standing = Standing(
+            version=__version__,
+            uptime_seconds=now - engine.began_at,
+            is_ready=is_ready,
+            readiness=readiness,
+            troubles=tuple(engine.troubles()),
+            discovery=discovery,
+            workers_running=engine.workers.running,
+            workers_wanted=engine.workers.count,
+        )
+        return status_document(
+            standing,
+            msgspec.convert(self.routes(), RoutesDocument),
+            traffic=engine.activity.traffic,
+            total=engine.activity.total(),
+            expiries=engine.credentials.expiries,
+            events=engine.recent.events(),
+            now=time.time(),
+        )
+
+    def directory(self, identity: Identity, ip: str) -> DirectoryDocument:
+        """Return what the portal tells the owner of a certificate who asks from ``ip``."""
+        config, now = self._engine.config, time.monotonic()
+        if self._known is None or self._known[0] is not config or now - self._known[1] >= FRESH_SECONDS:
+            routes = tuple(status.route for status in self._engine.statuses())
+            self._known = config, now, msgspec.convert(self.routes(), RoutesDocument), routes
+        _, _, whole, routes = self._known
+        return directory_document(whole, routes, identity, ip)
 
     def ports(self) -> dict[str, Any]:
         """Return the port map as a document."""

@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Iterable
 
 from natproxy import messages
 from natproxy.config import Config, kept_until_restart, load_config
+from natproxy.controller.activity import Activity, turned_away
 from natproxy.controller.changes import Change
 from natproxy.controller.children import Spawner
 from natproxy.controller.credentials import Credentials, between
 from natproxy.controller.hearsay import Hearsay
 from natproxy.controller.knowledge import Knowledge
 from natproxy.controller.logins import Logins
-from natproxy.controller.logs import event, log_connection, set_up_logs
+from natproxy.controller.logs import event, listen, listen_no_more, log_connection, set_up_logs
 from natproxy.controller.metrics import Metrics, NodeChange
 from natproxy.controller.overview import route_statuses
+from natproxy.controller.recent import Recent
 from natproxy.controller.reconcile import Discovery, Taken
 from natproxy.controller.roleasker import RoleAsker, targets_of
 from natproxy.controller.serving import Serving
@@ -43,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 FIRST_NAMES_SECONDS = 1.5
 """How long a start waits for names that no address is known of."""
+OPEN_TOGETHER_SECONDS = 0.1
+"""How long ports whose names have answered wait for others that are about to be opened."""
 _ENDED_BY_NODE = frozenset({Outcome.NODE_CLOSED.value, Outcome.NODE_RESET.value, Outcome.NODE_TIMEOUT.value})
 
 
@@ -63,6 +68,8 @@ class Engine:
     ) -> None:
         self.config = config
         self.metrics = metrics
+        self.activity = Activity()
+        self.recent = Recent()
         self.knowledge = Knowledge(config, state_file, state, on_save_failure=metrics.record_state_save_failure)
         self.credentials = Credentials(metrics.tls)
         self.sockets = sockets
@@ -80,6 +87,8 @@ class Engine:
         self._name_came = asyncio.Event()
         self._awaited_names: frozenset[str] = frozenset()
         """Names that ports wait for to be opened."""
+        self._opening: asyncio.TimerHandle | None = None
+        """Will open those whose names have answered."""
         self._has_started = asyncio.Event()
         self._is_stopping = False
         self._is_discovered = False
@@ -89,6 +98,9 @@ class Engine:
         self._told_notes: frozenset[str] = frozenset()
         self.status = ""
         """How all stands, in one line."""
+        self.began_at = time.monotonic()
+        self.discovered_at: float | None = None
+        """When AWS last told everything, as ``began_at`` by the monotonic clock; None = never."""
 
     # Life.
 
@@ -97,6 +109,7 @@ class Engine:
 
         Raises ConfigError where a certificate or the like cannot be used, NatproxyError where no worker can be started.
         """
+        listen(self.recent.hear)
         self.workers.set_tls(self.credentials.load(self.config))
         await self.workers.start()
         self._set_policy()
@@ -154,6 +167,8 @@ class Engine:
     async def stop(self) -> None:
         """Stop accepting, let connections end for as long as the config gives them, end all."""
         self._is_stopping = True
+        if self._opening is not None:
+            self._opening.cancel()
         self.knowledge.save_addresses(at_once=True)
         self.sockets.close_all()
         await self.workers.stop(self.config.timeouts.stop)
@@ -161,6 +176,7 @@ class Engine:
         await self._role_asker.close()
         await self.names.close()
         await self._aws.close()
+        listen_no_more(self.recent.hear)
 
     # How it stands.
 
@@ -177,11 +193,20 @@ class Engine:
         statuses = self.statuses()
         unplaced = self.knowledge.desired.unplaced
         self.metrics.show_routes(statuses, [one.key for one in unplaced])
-        self.metrics.show_workers(self.workers.running)
-        status = status_line(statuses, unplaced=len(unplaced), waiting=self.waiting())
+        self.activity.follow({status.route.port: status.route.key for status in statuses})
+        self.metrics.show_workers(self.workers.count, self.workers.slots())
+        waiting = self.waiting()
+        self.metrics.show_discovery(self.config.aws.refresh if self.config.caches else 0.0, is_ready=not waiting)
+        status = status_line(statuses, unplaced=len(unplaced), waiting=waiting)
         if status != self.status:
             self.status = status
             self._notifier.status(status)
+
+    def discovery_state(self) -> str:
+        """Return ``DiscoveryView.state``."""
+        if not self.config.caches:
+            return "off"
+        return "failing" if self._last_failure is not None else "ok" if self._is_discovered else "waiting"
 
     def waiting(self) -> str:
         """Say what the first discovery waits for; empty once it has succeeded, or where there is nothing to ask."""
@@ -214,6 +239,7 @@ class Engine:
         is_complete = self.knowledge.snapshot.is_complete
         if is_complete:
             self._is_discovered = True
+            self.discovered_at = time.monotonic()
             self._last_failure = None
             self.metrics.record_discovery(None)
         self._settle(is_reload=False, waits_for_names=True)
@@ -261,8 +287,7 @@ class Engine:
             self.metrics.record_name_failure()
         before = self.knowledge.book.get(host)
         is_new = self.knowledge.take_name(host, addresses, reason)
-        if host in self._awaited_names and not self._is_stopping:
-            self._settle(is_reload=False, waits_for_names=True)
+        self._open_awaited(host)
         if not is_new:
             return
         if addresses is None:
@@ -270,7 +295,9 @@ class Engine:
             return
         if before is not None and before.current != self.knowledge.book[host].current:
             level = logging.DEBUG if self.knowledge.is_rotating(host) else logging.INFO
-            event(_log, level, "name resolves anew", host=host, before=before.current, after=addresses)
+            route = next((one for one in self.knowledge.desired.routes if one.target and one.target.host == host), None)
+            key = None if route is None else route.key
+            event(_log, level, "name resolves anew", host=host, before=before.current, after=addresses, route=key)
             if self.knowledge.has_node_moved(host, before):
                 self.metrics.record_change(NodeChange.ADDRESS)
         self.serving.names_changed([host])
@@ -279,7 +306,9 @@ class Engine:
         match message:
             case messages.Counts():
                 self.metrics.record_counts(worker, message)
+                self.activity.take(message)
                 self.serving.counted(worker, message)
+                self._note_refusals(message)
                 self._look_after_names(message)
             case messages.Finished():
                 for connection in message.connections:
@@ -322,6 +351,12 @@ class Engine:
             if route is not None and route.target is not None and counted.ended.keys() & _ENDED_BY_NODE:
                 self.names.hurry(route.target.host)
 
+    def _note_refusals(self, counts: messages.Counts) -> None:
+        for counted in counts.routes:
+            route = self.serving.current.get(counted.port)
+            if route is not None and (refused := turned_away(counted)):
+                self.recent.refused(counted.port, route.key, refused)
+
     def _ask_anew(self, route: Route) -> None:
         """The node may have moved: look at its name, and at what AWS and the other nodes say."""
         names = (name.host for name in (route.target, *route.fallback) if name is not None)
@@ -338,11 +373,29 @@ class Engine:
         self.metrics.record_worker_loss(worker)
         self.serving.worker_lost(worker)
 
+    def _open_awaited(self, host: str) -> None:
+        """Open the ports that waited for this name: now where they were the last, else a moment later with others.
+
+        Names of hundreds of nodes answer one after another, and each time all routes are looked at.
+        """
+        if self._is_stopping or host not in self._awaited_names:
+            return
+        if not self._awaited_names & self.knowledge.unasked_names():
+            self._settle_awaited()
+        elif self._opening is None:
+            self._opening = asyncio.get_running_loop().call_later(OPEN_TOGETHER_SECONDS, self._settle_awaited)
+
+    def _settle_awaited(self) -> None:
+        self._settle(is_reload=False, waits_for_names=True)
+
     def _settle(self, *, is_reload: bool, waits_for_names: bool = False) -> tuple[int, int, int]:
         """Serve what is known; ``waits_for_names``: a port whose name was never asked for opens with its answer.
 
         Clients are sent to a port of which the address book tells, and would find that it leads nowhere yet.
         """
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
         desired = self.knowledge.settle()
         self._is_held_back = self.knowledge.save_error is not None
         unasked = self.knowledge.unasked_names() if waits_for_names else frozenset()

@@ -46,15 +46,16 @@ class Expiring:
 
     def due(self, expiries: Iterable[Expiry], now: float) -> list[Notice]:
         """Return what is to be said at ``now`` (Unix time) of all that is loaded."""
-        stages = [(one, stage) for one in expiries if (stage := _stage(one, now)) is not None]
+        stages = [(one, stage) for one in expiries if (stage := stage_of(one, now)) is not None]
         said = {key: at for key in stages if (at := self._said.get(key)) is not None and now - at < AGAIN_SECONDS}
-        holding = {one.use for one in expiries if _stage(one, now) in {None, Stage.SOON}}
+        holding = {one.use for one in expiries if stage_of(one, now) in {None, Stage.SOON}}
         due = [_notice(one, stage, holding) for one, stage in stages if (one, stage) not in said]
         self._said = dict.fromkeys(stages, now) | said
         return due
 
 
-def _stage(one: Expiry, now: float) -> Stage | None:
+def stage_of(one: Expiry, now: float) -> Stage | None:
+    """Return what is to be said of it at ``now`` (Unix time); None while it holds, and for long."""
     if now >= one.expires:
         return Stage.OVER
     if now < one.starts:

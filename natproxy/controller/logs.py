@@ -14,12 +14,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from natproxy.messages import FinishedConnection
 from natproxy.model import Address, Endpoint, NodeId, Outcome, RouteKey
+from natproxy.printable import escaped
 
 Scalar = (
     str
@@ -44,6 +45,22 @@ _BARE = re.compile(r"[A-Za-z0-9_./:@%+,*\[\]-]+")
 _SINGLE = (NodeId, Endpoint, Address)
 _FIELDS = "natproxy_fields"
 
+Hearer = Callable[[int, str, Mapping[str, Value]], None]
+"""(level, message, fields) of an event."""
+_hearers: list[Hearer] = []
+
+
+def listen(hearer: Hearer) -> None:
+    """Have ``hearer`` called for each event from now on, whatever level is logged; as logging's handlers are, it is
+    the whole process's."""
+    _hearers.append(hearer)
+
+
+def listen_no_more(hearer: Hearer) -> None:
+    """Take ``listen`` back; nothing happens where it was not called."""
+    if hearer in _hearers:
+        _hearers.remove(hearer)
+
 
 def event(
     logger: logging.Logger,
@@ -55,6 +72,8 @@ def event(
     **fields: Value,
 ) -> None:
     """Log ``message`` (subject, verb, object) with ``fields``; ``exc_info`` adds an error (True: the handled one)."""
+    for hear in _hearers:
+        hear(level, message, fields)
     if logger.isEnabledFor(level):
         logger.log(level, "%s", message, exc_info=exc_info, extra={_FIELDS: fields}, stacklevel=2)
 
@@ -117,7 +136,7 @@ class TextFormatter(LineFormatter):
     def line(self, record: logging.LogRecord, fields: Mapping[str, Value]) -> str:
         """Return the line without its prefix."""
         head = [] if self._is_journal else [_utc(record.created), record.levelname.lower()]
-        words = [f"{key}={_quoted(_text(value))}" for key, value in fields.items()]
+        words = [f"{key}={_quoted(shown(value))}" for key, value in fields.items()]
         return " ".join([*head, escaped(record.getMessage()), *words])
 
 
@@ -185,28 +204,14 @@ def set_up_logs(
     logging.captureWarnings(capture=True)
 
 
-def escaped(text: str) -> str:
-    """Return ``text`` with a backslash sequence for everything that is not printable."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
-
-
-def _escape(char: str) -> str:
-    known = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
-    if known is not None:
-        return known
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
 def _quoted(text: str) -> str:
     if _BARE.fullmatch(text):
         return text
     return '"' + escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
-def _text(value: Value) -> str:
+def shown(value: Value) -> str:
+    """Return a field's value as the text format has it; of several, with commas between them."""
     plain = _plain(value)
     if isinstance(plain, bool):
         return "true" if plain else "false"

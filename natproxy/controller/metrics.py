@@ -19,9 +19,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from natproxy.controller.limitmetrics import Refusals, limit_families
 from natproxy.controller.rewritemetrics import Rewrites, hint_family, rewrite_families
 from natproxy.controller.status import RouteStatus
 from natproxy.controller.tlsmetrics import Handshakes, TlsCounts, add_handshakes, handshake_family
+from natproxy.controller.webmetrics import SideCounts
+from natproxy.controller.workermetrics import WorkerProcesses
 from natproxy.messages import DIAL_BUCKETS, Counts, RouteCounts
 from natproxy.model import DiscoveryFailure, Kind, Outcome, RouteKey, RouteState
 from natproxy.wire.rewriter import Hint
@@ -77,10 +80,12 @@ class Metrics(Collector):
         self._unplaced: Counter[str] = Counter()
         self._open: dict[int, dict[int, int]] = {}
         """Worker -> port -> connections open there."""
-        self._workers = 0
+        self._workers = WorkerProcesses()
+        self._refusals = Refusals()
         self._totals: Counter[str] = Counter()
         self._discovery_failures: Counter[str] = Counter()
-        self._discovered_at = 0.0
+        self._discovered_at = self._refresh_seconds = 0.0
+        self._is_ready = False
         self._changes: Counter[str] = Counter()
         self._hints: Counter[str] = Counter()
         self._reloads: Counter[str] = Counter()
@@ -88,6 +93,8 @@ class Metrics(Collector):
         self._reloaded_at = now()
         self.tls = TlsCounts()
         """What concerns TLS and no single port."""
+        self.admin, self.portal = SideCounts("admin", "admin side"), SideCounts("portal")
+        """What the daemon's own HTTP sides count."""
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         registry.register(self)
@@ -114,6 +121,7 @@ class Metrics(Collector):
         self._totals["dropped_logs"] += counts.dropped_logs
         self.tls.record_sessions(counts.sessions)
         for route in counts.routes:
+            self._refusals.add(route)
             if (port := self._ports.get(route.port)) is not None:
                 port.add(route)
 
@@ -124,9 +132,14 @@ class Metrics(Collector):
                 port.ended[Outcome.INTERNAL] += connections
         self._totals["worker_restarts"] += is_replaced
 
-    def show_workers(self, running: int) -> None:
-        """Tell how many workers are running now."""
-        self._workers = running
+    def show_workers(self, wanted: int, pids: Mapping[int, int]) -> None:
+        """Tell how many workers there should be, and which run now (slot -> process id)."""
+        self._workers.show(wanted, pids)
+
+    def show_discovery(self, refresh_seconds: float, *, is_ready: bool) -> None:
+        """Tell how often AWS is asked (0 where there is nothing to ask for), and what /readyz says."""
+        self._refresh_seconds = refresh_seconds
+        self._is_ready = is_ready
 
     def record_discovery(self, failure: DiscoveryFailure | None) -> None:
         """Count one round of asking AWS; ``failure`` None where it told everything."""
@@ -174,6 +187,8 @@ class Metrics(Collector):
         yield self._build_info()
         yield from self._listeners()
         yield from self._connections()
+        yield self._refusals.family()
+        yield from limit_families((status.route for status in self._statuses.values()), self._running())
         yield from self._traffic()
         yield self._dials()
         ports = ((_labels(number, port.key), port.handshakes) for number, port in self._ports.items())
@@ -182,6 +197,8 @@ class Metrics(Collector):
         yield from rewrite_families(rewritten, _ROUTE)
         yield hint_family(self._hints)
         yield from self.tls.families()
+        yield from self.admin.families()
+        yield from self.portal.families()
         yield from self._discovery()
         yield from self._config()
         yield from self._upkeep()
@@ -218,9 +235,7 @@ class Metrics(Collector):
         yield from (state, node, unplaced)
 
     def _connections(self) -> Iterator[Metric]:
-        running: Counter[int] = Counter()
-        for ports in self._open.values():
-            running.update(ports)
+        running = self._running()
         live = GaugeMetricFamily("natproxy_connections_open", "Client connections open now.", labels=_ROUTE)
         opened = CounterMetricFamily("natproxy_connections", "Client connections accepted.", labels=_ROUTE)
         ended = CounterMetricFamily(
@@ -235,6 +250,13 @@ class Metrics(Collector):
             for outcome, ends in port.ended.items():
                 ended.add_metric([*labels, outcome], ends)
         yield from (live, opened, ended)
+
+    def _running(self) -> Counter[int]:
+        """Return port -> connections open."""
+        running: Counter[int] = Counter()
+        for ports in self._open.values():
+            running.update(ports)
+        return running
 
     def _traffic(self) -> Iterator[Metric]:
         client = CounterMetricFamily(
@@ -279,6 +301,16 @@ class Metrics(Collector):
             "Unix time of the last round in which AWS told everything; 0 before the first.",
             self._discovered_at,
         )
+        yield _gauge(
+            "natproxy_discovery_refresh_seconds",
+            "Seconds between two rounds of asking AWS while all is well; 0 where no cache is configured.",
+            self._refresh_seconds,
+        )
+        yield _gauge(
+            "natproxy_ready",
+            "1 where AWS has told everything at least once since the start, or no cache is configured: as /readyz.",
+            self._is_ready,
+        )
         yield _labelled(
             "natproxy_node_changes",
             "Changes of nodes and endpoints that were followed.",
@@ -306,7 +338,7 @@ class Metrics(Collector):
         )
 
     def _upkeep(self) -> Iterator[Metric]:
-        yield _gauge("natproxy_workers", "Worker processes running now.", self._workers)
+        yield from self._workers.families()
         for name, help_text in (
             ("worker_restarts", "Workers that died and were replaced."),
             ("state_save_failures", "Times that the state file could not be written."),

@@ -66,7 +66,8 @@ def routes_document(
     modes: dict[str, str] = {}
     for status in sorted(statuses, key=lambda status: status.route.port):
         key = status.route.key
-        (static if key.kind is Kind.STATIC else routes).setdefault(key.cache, []).append(_route_view(status))
+        view = _route_view(status, vouches_for_clients=config.vouches_for_clients)
+        (static if key.kind is Kind.STATIC else routes).setdefault(key.cache, []).append(view)
         modes.setdefault(key.cache, status.route.mode)
     for key, reason in (unplaced or {}).items():
         routes.setdefault(key.cache, []).append(_unplaced_view(key, reason))
@@ -128,7 +129,7 @@ def _why_no_routes(cache: Cache | None, waiting: str) -> str:
     return f"waiting for {waiting}" if waiting else "AWS knows no cache of this id"
 
 
-def _route_view(status: RouteStatus) -> RouteView:
+def _route_view(status: RouteStatus, *, vouches_for_clients: bool) -> RouteView:
     route = status.route
     return RouteView(
         port=route.port,
@@ -141,6 +142,7 @@ def _route_view(status: RouteStatus) -> RouteView:
         state=status.state,
         reason=status.reason or None,
         tls=route.client_tls,
+        certificate=route.client_tls == "terminate" and vouches_for_clients,
         node_tls=route.node_tls,
         rewrite=_REWRITTEN_AS.get(route.rewrite, "off"),
         rewrite_note=route.rewrite_note or None,

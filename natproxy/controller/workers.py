@@ -336,6 +336,10 @@ class Workers:
         """Return worker number -> process id."""
         return {worker.number: worker.process.pid for worker in self._workers.values()}
 
+    def slots(self) -> Mapping[int, int]:
+        """Return the place that a worker has among those wanted (from 0) -> process id."""
+        return {worker.row: worker.process.pid for worker in self._workers.values()}
+
 
 def _with_sockets(serve: messages.Serve, count: int) -> messages.Serve:
     return serve if serve.sockets == count else msgspec.structs.replace(serve, sockets=count)

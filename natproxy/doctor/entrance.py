@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from natproxy.config import Config
+from natproxy.config.addresses import is_loopback
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.doctor.groups import (
     EVERYWHERE,
@@ -37,17 +38,26 @@ def entrance_findings(
         return [Finding(Check.SECURITY_GROUPS, "", Verdict.GOOD, evidence)]
     if not routes or not groups:
         return []
-    asked = {who: ports for who, ports in _askers(routes).items() if who is None or _is_listened_to(config, who)}
+    askers = _askers([*((route.port, route.allow) for route in routes), *_sides(config)])
+    asked = {who: ports for who, ports in askers.items() if who is None or _is_listened_to(config, who)}
     return [*_missing(asked, groups, region), *_too_wide(routes, groups, region)]
 
 
-def _askers(routes: Sequence[Route]) -> _Askers:
+def _askers(listened_on: Iterable[tuple[int, Sequence[Network] | None]]) -> _Askers:
     found: dict[Network | None, list[int]] = {}
-    for route in routes:
-        for network in (None,) if route.allow is None else route.allow:
+    for port, allow in listened_on:
+        for network in (None,) if allow is None else allow:
             if network is None or not network.is_loopback:
-                found.setdefault(network, []).append(route.port)
+                found.setdefault(network, []).append(port)
     return found
+
+
+def _sides(config: Config) -> Iterator[tuple[int, Sequence[Network] | None]]:
+    """Yield the ports of natproxy's own that others are to reach, each with who may."""
+    if config.portal is not None and config.portal.port is not None:
+        yield config.portal.port, config.portal.allow
+    if not is_loopback(config.admin.address):
+        yield config.admin.port, config.admin.allow
 
 
 def _is_listened_to(config: Config, network: Network) -> bool:
@@ -147,7 +157,7 @@ def _wide(
     rest = [other for each in groups for other in each.inbound if other is not rule]
     lines = [
         let_in(group.id, shut, network, region)
-        for network, asked in _askers(narrow).items()
+        for network, asked in _askers((route.port, route.allow) for route in narrow).items()
         if network is not None
         and (shut := [port for port in asked if passage(rest, port, Peer(network)) is Passage.CLOSED])
     ]

@@ -5,24 +5,20 @@ Works on any platform; what only some options need is imported where they are re
 
 from __future__ import annotations
 
-import json
-import lzma
 import re
 import ssl
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from natproxy.errors import DoctorError, TlsError
+from natproxy.errors import DoctorError, PkiError, TlsError
+from natproxy.pki.unpacking import manifest_of, read, unpacked
 from natproxy.tls.contexts import node_context
 
 USUAL_PORTS = "6379-6388,11211-11220"
 """Those of the guide, and what it takes for a node more."""
 MOST_PORTS = 2000
-_MOST_BYTES = 1024 * 1024
 _SPAN = re.compile(r"([0-9]{1,5})(?: *- *([0-9]{1,5}))?")
 
 
@@ -115,8 +111,7 @@ def read_papers(bundle: Path | None, ca: Path | None, certificate: Path | None, 
     """Read a bundle of ``natproxy pki issue`` (zip or directory), or single files, which win. Raises DoctorError."""
     if (certificate is None) != (key is None):
         raise DoctorError("a certificate and its key go together: give --cert and --key")
-    files = {} if bundle is None else _bundle(bundle)
-    manifest = _object(bundle, files["manifest.json"]) if bundle is not None and "manifest.json" in files else {}
+    files, manifest = ({}, {}) if bundle is None else _bundle(bundle)
     host = manifest.get("host")
     return Papers(
         ca=files.get("ca.crt") if ca is None else _read(ca),
@@ -126,53 +121,20 @@ def read_papers(bundle: Path | None, ca: Path | None, certificate: Path | None, 
     )
 
 
-def _bundle(path: Path) -> Mapping[str, bytes]:
-    """Return the bundle's files by name."""
-    names = ("ca.crt", "client.crt", "client.key", "manifest.json")
-    if path.is_dir():
-        files = {name: _read(path / name) for name in names if (path / name).exists()}
-    else:
-        files = _unzipped(path, names)
-    if missing := [name for name in names[:3] if name not in files]:
-        message = f"{path} is not a bundle of `natproxy pki issue`: {', '.join(missing)} is not in it"
-        raise DoctorError(message)
-    return files
-
-
-def _unzipped(path: Path, names: Iterable[str]) -> dict[str, bytes]:
+def _bundle(path: Path) -> tuple[Mapping[str, bytes], Mapping[str, object]]:
+    """Return the bundle's files by name, and what its manifest says."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            there = {info.filename: info for info in archive.infolist() if info.file_size <= _MOST_BYTES}
-            return {name: archive.read(there[name]) for name in names if name in there}
-    except (OSError, zipfile.BadZipFile, RuntimeError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        message = f"the bundle {path} cannot be read: {reason}"
-        raise DoctorError(message) from error
+        files = unpacked(path)
+        return files, manifest_of(path, files)
+    except PkiError as error:
+        raise DoctorError(str(error)) from error
 
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        message = f"{path} cannot be read: {error.strerror or error}"
-        raise DoctorError(message) from error
-    if len(content) > _MOST_BYTES:
-        message = f"{path} is larger than {_MOST_BYTES} bytes"
-        raise DoctorError(message)
-    return content
-
-
-def _object(path: Path | None, content: bytes) -> dict[str, object]:
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        message = f"{path} is not good JSON: {error}"
-        raise DoctorError(message) from error
-    if not isinstance(found, dict):
-        message = f"{path} is not a JSON object"
-        raise DoctorError(message)
-    return found
+        return read(path)
+    except PkiError as error:
+        raise DoctorError(str(error)) from error
 
 
 def _limited(ports: Iterable[Port]) -> tuple[Port, ...]:

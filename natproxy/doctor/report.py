@@ -8,8 +8,8 @@ from itertools import groupby
 import msgspec
 from rich.text import Text
 
-from natproxy.controller.logs import escaped
 from natproxy.doctor.findings import Finding, Verdict
+from natproxy.printable import escaped
 
 VERSION = 1
 WORST_FIRST = (Verdict.BAD, Verdict.WARNING, Verdict.UNKNOWN, Verdict.GOOD)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from natproxy.controller.logs import escaped
 from natproxy.importing.planning import Draft
 from natproxy.importing.writing import Terms, from_rules
 from natproxy.model import Network, RouteKey
 from natproxy.netfilter import DnatRule, Rules
+from natproxy.printable import escaped
 
 VERSION = 1
 _FIRST_FREE_PORT = 1024

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from natproxy.config import Aws
-from natproxy.controller.logs import escaped
 from natproxy.importing.planning import ADMIN_PORT, Draft, Entry, Static
 from natproxy.importing.ranges import KINDS
 from natproxy.importing.wishes import Wish
 from natproxy.model import Network, RouteKey
+from natproxy.printable import escaped
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _NOT_TEXT = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))

@@ -7,6 +7,7 @@ Reading order::
     index         all that was ever signed
     listing       how it all stands today
     bundle        what a developer is handed
+    unpacking     I/O: that read again, on the developer's computer
     files         I/O: files written whole, and the lock
     handout       I/O: where a bundle goes
     authority     I/O: the directory; init, issue, revoke, renew the server's, sign the list, list
@@ -14,5 +15,5 @@ Reading order::
 Two orders hold everywhere, so that a crash between any two writes loses nothing: a certificate is in the index before
 anybody can have it, and a revocation is in the index before the list that says it is signed.
 
-Pure, but for the last three.
+Pure, but for those marked I/O.
 """

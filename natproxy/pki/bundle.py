@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
-import ipaddress
 import json
 import stat
 import zipfile
 from datetime import datetime
+from textwrap import indent
+
+from natproxy.documents import CacheView, RouteView
+from natproxy.model import Kind, Mode, RouteState
+from natproxy.snippets import snippets
+from natproxy.snippets.literals import host_and_port, shell
 
 PORTAL_PORT = 6378
 _PORT = 6379
@@ -21,45 +26,20 @@ client.crt, client.key   your certificate and its key: keep the key as you keep 
 ca.crt                   what natproxy's own certificate is checked with
 manifest.json            the same facts for programs
 
-Run the lines below where these files are. {port} stands for your cache's port: ask the operator which one it is.
-Where that cache is in cluster mode it takes a cluster client: redis-cli -c, redis.RedisCluster, Redis.Cluster with the
-same options. docs/clients.md of natproxy has those lines, and more clients.
+
+Without TLS in your client: while this runs, caches are on 127.0.0.1 and your clients need nothing else. It asks
+natproxy's portal what you may use; whether there is one, the operator knows.
+
+    {connect}
 
 
-redis-cli (it does not check the host's name; the others do)
+Directly: run the lines below where these files are. {port} stands for your cache's port: ask the operator which one it
+is. A cache in cluster mode takes a cluster client, and there are more clients than these: the operator's
+`natproxy snippets CACHE` prints the lines for yours, and so does the portal:
 
-    redis-cli --tls -h {host} -p {port} --cacert ca.crt --cert client.crt --key client.key
+    {portal}
 
-
-redis-py
-
-    import redis
-
-    client = redis.Redis(
-        host="{host}", port={port}, ssl=True, ssl_check_hostname=True,
-        ssl_ca_certs="ca.crt", ssl_certfile="client.crt", ssl_keyfile="client.key",
-    )
-    print(client.ping())
-
-
-ioredis
-
-    const fs = require("fs");
-    const Redis = require("ioredis");
-
-    const tls = {{
-      ca: fs.readFileSync("ca.crt"), cert: fs.readFileSync("client.crt"), key: fs.readFileSync("client.key"),
-    }};
-    const client = new Redis({{ host: "{host}", port: {port}, tls }});
-    client.ping().then(console.log).finally(() => client.disconnect());
-
-
-openssl (type PING, or "version" for memcached; Ctrl-C ends it)
-
-    openssl s_client -quiet -connect {dialled}:{port} \\
-      {names} -verify_return_error \\
-      -CAfile ca.crt -cert client.crt -key client.key
-
+{lines}
 
 When it does not work: "connection closed" and "alert certificate required" (or unknown, revoked, expired) mean that
 your certificate is not let in: ask the operator, who sees the reason in natproxy's log ("expired" can also mean that
@@ -69,6 +49,12 @@ line says most.
 After {until}, or when the key may have been seen by others, ask the operator for a new bundle; in the second case at
 once, so that this one can be revoked.
 """
+_HEADINGS = {
+    "redis-cli": "redis-cli (it does not check the host's name; the others do)",
+    "redis-py": "redis-py",
+    "ioredis": "ioredis (in a file that ends in .mjs)",
+    "openssl": 'openssl (type PING, or "version" for memcached; Ctrl-C ends it)',
+}
 
 
 def bundle_files(
@@ -105,14 +91,17 @@ def zipped(files: dict[str, bytes], now: datetime) -> bytes:
 
 
 def _readme(name: str, host: str, expires: datetime) -> str:
-    dialled, names = host, f"-servername {host} -verify_hostname {host}"
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
-        dialled = host if address.version == 4 else f"[{host}]"
-        names = f"-verify_ip {host}"
+    route = RouteView(port=_PORT, kind=Kind.NODE, state=RouteState.OPEN, tls="terminate", certificate=True)
+    cache = CacheView(id="your-cache", engine="redis", mode=Mode.STANDALONE, routes=(route,))
+    texts = {snippet.client: snippet.text for snippet in snippets(cache, public_host=host).snippets}
+    parts = (f"\n{heading}\n\n{indent(texts[client], '    ')}" for client, heading in _HEADINGS.items())
+    where = shell(f"https://{host_and_port(host, PORTAL_PORT)}/snippets/CACHE")
     return _README.format(
-        name=name, host=host, dialled=dialled, names=names, port=_PORT, until=expires.strftime("%Y-%m-%d")
+        name=name,
+        host=host,
+        port=_PORT,
+        until=expires.strftime("%Y-%m-%d"),
+        connect=f"natproxy connect {shell(host)} --bundle {shell(f'{name}.zip')}",
+        portal=f"curl --cacert ca.crt --cert client.crt --key client.key {where}",
+        lines="\n".join(parts),
     )

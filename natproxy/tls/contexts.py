@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from natproxy.errors import TlsError
-from natproxy.messages import ServerTls
+from natproxy.messages import ClientTls, ServerTls
 from natproxy.tls import pem
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:@SECLEVEL=2"
@@ -53,10 +53,11 @@ def server_context(server: ServerTls) -> ssl.SSLContext:
     return context
 
 
-def node_context(ca: bytes | None) -> ssl.SSLContext:
+def node_context(ca: bytes | None, own: ClientTls | None = None) -> ssl.SSLContext:
     """Return the context for handshakes with nodes that these CAs vouch for; None = the system's roots.
 
-    The node's certificate must name the ``server_hostname`` it is used with. Raises TlsError.
+    The node's certificate must name the ``server_hostname`` it is used with. ``own`` is shown to a node that asks for
+    a certificate; None = none is. Raises TlsError.
     """
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -67,6 +68,8 @@ def node_context(ca: bytes | None) -> ssl.SSLContext:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
         _trust(context, ca)
+    if own is not None:
+        _load_own(context, own.certificate, own.key)
     return context
 
 

@@ -101,7 +101,14 @@ _ALERT = re.compile(
     r"|BAD_CERTIFICATE_STATUS_RESPONSE|BAD_CERTIFICATE_HASH_VALUE))"
 )
 _DISTRUST = frozenset(
-    ("BAD_CERTIFICATE", "CERTIFICATE_EXPIRED", "CERTIFICATE_REVOKED", "CERTIFICATE_UNKNOWN", "UNKNOWN_CA")
+    (
+        "BAD_CERTIFICATE",
+        "CERTIFICATE_EXPIRED",
+        "CERTIFICATE_REVOKED",
+        "CERTIFICATE_UNKNOWN",
+        "UNKNOWN_CA",
+        "UNSUPPORTED_CERTIFICATE",
+    )
 )
 _PLACE = re.compile(r"\s*\(_ssl\.c:\d+\)")
 _TAG = re.compile(r"\[[^\]]*\]\s*")
@@ -140,7 +147,10 @@ def _by_certificate(error: ssl.SSLCertVerificationError) -> tuple[Why, str]:
 def _alert_text(alert: str, *, is_server: bool) -> str:
     text = f"it gave up with the alert {alert.replace('_', ' ').lower()}"
     if alert in _DISTRUST:
-        return f"{text}: it does not trust natproxy's certificate" if is_server else text
+        verdict = (
+            "does not trust natproxy's certificate" if is_server else "does not accept the certificate it was shown"
+        )
+        return f"{text}: it {verdict}"
     if alert == "CERTIFICATE_REQUIRED":
         return f"{text}: it asks for a client certificate"
     if alert == "HANDSHAKE_FAILURE":

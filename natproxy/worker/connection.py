@@ -17,7 +17,8 @@ from natproxy.worker.credentials import Shown
 from natproxy.worker.dial import Dial
 from natproxy.worker.handshake import Handshake, TlsEnd
 from natproxy.worker.liveness import acknowledge, close_by_reset
-from natproxy.worker.loop import OUT, READ
+from natproxy.worker.loop import READ
+from natproxy.worker.polling import OUT
 from natproxy.worker.reading import Reading
 from natproxy.worker.relay import Relay
 
@@ -50,6 +51,7 @@ class Connection:
         "counted_node_bytes",
         "due_at",
         "due_outcome",
+        "is_in_doubt",
         "is_live",
         "is_over",
         "last_active",
@@ -87,6 +89,8 @@ class Connection:
         self.due_at: float | None = None
         """When this connection is to be closed, if it has not ended by then."""
         self.due_outcome = Outcome.STOPPED
+        self.is_in_doubt = False
+        """The node may yet refuse the certificate it was shown: in TLS 1.3 its first word tells that it does not."""
         self.is_over = False
         self.counted_client_bytes = 0
         self.counted_node_bytes = 0
@@ -255,17 +259,28 @@ class Connection:
         self._handshake = None
         port.counts.shaken("node", failure)
         if end is None or address is None or self.node_name is None or failure is not None:
-            port.sessions.drop(address)
-            if address is not None:
-                port.avoid(address)
-            detail = f"{failure}: {address} as {self.node_name}: {detail}"
-            port.dial_failed(Outcome.NODE_HANDSHAKE, detail)
-            self.end(Outcome.NODE_HANDSHAKE, detail)
+            self.end(Outcome.NODE_HANDSHAKE, self._node_refused(failure, detail))
             return
         port.worker.reports.session_begun("node", end.tls)
         port.sessions.keep(end.tls, address, self.node_name)
         self.tls_versions = (self.tls_versions[0], end.tls.version() or "")
         self._join(end)
+
+    def _node_refused(self, failure: HandshakeFailure | None, detail: str) -> str:
+        """Tell that TLS came to nothing with the node; return the line on it."""
+        port, address = self.port, self.address
+        port.sessions.drop(address)
+        if address is not None:
+            port.avoid(address)
+        detail = f"{failure}: {address} as {self.node_name}: {detail}"
+        port.dial_failed(Outcome.NODE_HANDSHAKE, detail)
+        return detail
+
+    def settle_doubt(self) -> None:
+        """Tell that the node was reached, once it has said a word."""
+        if self.relay is not None and self.relay.node.received_bytes:
+            self.is_in_doubt = False
+            self.port.node_reached()
 
     def _join(self, node_end: TlsEnd | None) -> None:
         port, client = self.port, self._client
@@ -274,7 +289,9 @@ class Connection:
         node, node_events = self._node
         client_end = self._client_end
         self._client = self._client_end = self._node = None
-        port.node_reached()
+        self.is_in_doubt = node_end is not None and node_end.tls.version() == "TLSv1.3"
+        if not self.is_in_doubt:
+            port.node_reached()
         rewriter = None
         if port.serve.rewrite and self.address is not None:
             self.reading = Reading(port, client, self.address, speaks_tls=client_end is not None)
@@ -289,6 +306,10 @@ class Connection:
 
     def _relay_ended(self, outcome: Outcome, detail: str) -> None:
         self.is_over = True
+        if outcome is Outcome.NODE_HANDSHAKE:
+            detail = self._node_refused(HandshakeFailure.ALERT, detail)
+        elif self.is_in_doubt:
+            self.settle_doubt()
         self.port.forget(self, outcome, detail)
         self.relay = None  # no ring that only the collector would find
 

@@ -76,6 +76,8 @@ class Credentials:
         """Go by these from now on. Raises TlsError; then nothing has changed."""
         if tls.server != self._said.server:
             self._take_server(tls.server)
+        if tls.client != self._said.client:
+            self._nodes = {}  # and with each its sessions, which were begun as somebody else (sessions.py)
         kept = {name: ca for name, ca in tls.node_cas.items() if self._said.node_cas.get(name) == ca}
         self._nodes = {name: context for name, context in self._nodes.items() if not name or name in kept}
         self._said = tls
@@ -117,7 +119,8 @@ class Credentials:
             if name and name not in self._said.node_cas:
                 message = f"the CAs of {name} are not loaded"
                 raise TlsError(message)
-            context = self._nodes[name] = node_context(self._said.node_cas.get(name) if name else None)
+            ca = self._said.node_cas.get(name) if name else None
+            context = self._nodes[name] = node_context(ca, self._said.client)
         return context
 
     def shown(self, tls: ssl.SSLObject) -> Shown | None:

@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 from natproxy.errors import unforeseen
 from natproxy.model import Address, Outcome
 from natproxy.worker.liveness import close_by_reset, set_up_dialling
-from natproxy.worker.loop import ERROR, HUP, OUT, READ_WRITE, Loop, Timer
+from natproxy.worker.loop import READ_WRITE, Loop, Timer
+from natproxy.worker.polling import ERROR, HUP, OUT
 
 _PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 _DONE = frozenset({0, errno.EISCONN})
 _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RESET = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE})
 """It accepted, and had gone again before it was asked."""
+_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)
+"""Zero on macOS, where it takes a call of its own."""
 _MAX_SHARES = 3
 """With several addresses each gets a share of the time, a third at least: a dead first one leaves time for more."""
 
@@ -81,10 +84,12 @@ class Dial:
         """Start connecting; None where that is under way."""
         family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = socket.socket(family, socket.SOCK_STREAM | _NONBLOCK)
         except OSError as error:
             return _outcome(error.errno or 0), f"{address}: {error.strerror}"
         try:
+            if not _NONBLOCK:
+                sock.setblocking(False)
             set_up_dialling(sock)
             number = sock.connect_ex((address.ip, address.port))
         except (OSError, ValueError, OverflowError) as error:
@@ -108,7 +113,9 @@ class Dial:
             return  # of a socket that had this number before
         address = self._addresses[0]
         if events & (ERROR | HUP):
-            number = sock.connect_ex((address.ip, address.port))
+            # The error first: macOS's connect(2) does not tell that of an attempt before.
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            number = number or sock.connect_ex((address.ip, address.port))
             if number in _PENDING:
                 return
             if number not in _DONE:

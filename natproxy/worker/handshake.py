@@ -23,7 +23,8 @@ from natproxy.model import HandshakeFailure
 from natproxy.tls.failures import why
 from natproxy.tls.first_bytes import is_text, is_tls, what_instead
 from natproxy.worker.access import client_of
-from natproxy.worker.loop import IN, OUT, READ_WRITE, Loop, Timer
+from natproxy.worker.loop import READ_WRITE, Loop, Timer
+from natproxy.worker.polling import IN, OUT
 
 MOST_AT_ONCE = 1024
 """With clients, in one worker."""

@@ -29,8 +29,9 @@ from natproxy.model import Outcome
 from natproxy.tls.first_bytes import is_tls
 from natproxy.worker import liveness
 from natproxy.worker.endings import LastWords
-from natproxy.worker.loop import ERROR, IN, OUT, READ_WRITE
+from natproxy.worker.loop import READ_WRITE
 from natproxy.worker.pipe import PIPES, Pipe, unread_bytes
+from natproxy.worker.polling import ERROR, IN, OUT
 
 if TYPE_CHECKING:
     from natproxy.worker.relay import Relay

@@ -7,6 +7,9 @@ who stops at a breakpoint, or pages through MONITOR, is such a peer. So TCP_USER
 found stalled while its peer still acknowledges, and set again when its queue moves or has drained. While it is lifted,
 ``is_dead`` itself watches how long the peer has been silent; the limit is then generous, because probes of a stalled
 connection may lie two minutes apart (TCP_RTO_MAX).
+
+macOS has keepalive under another name, and TCP_RXT_CONNDROPTIME for what is on its way: it counts retransmissions, not
+zero-window probes (tcp_timer.c), so that a slow reader is no dead one, and nothing has to be lifted.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ STALLED_SILENCE_SECONDS = 250.0
 """Twice TCP_RTO_MAX and a little: a stalled peer that answered no probe for so long is gone."""
 _MILLISECONDS = 1000
 _LINGER_RESET = struct.pack("ii", 1, 0)
+_IS_LINUX = hasattr(socket, "TCP_USER_TIMEOUT")
+_SO_NWRITE, _TCP_KEEPALIVE, _TCP_RXT_CONNDROPTIME = 0x1024, 0x10, 0x80
+"""sys/socket.h and netinet/tcp.h of macOS: written bytes not acknowledged yet, and two times in seconds."""
 _TCP_INFO = struct.Struct("=2xB21xI16xI8xI")
 """struct tcp_info of linux/tcp.h: tcpi_retransmits, tcpi_unacked, tcpi_last_data_sent, tcpi_last_ack_recv (the last two
 in milliseconds)."""
@@ -52,27 +58,43 @@ def set_up_dialling(sock: socket.socket) -> None:
 
 
 def keep_alive(sock: socket.socket, keepalive_seconds: float) -> None:
-    """Set what finds a dead peer: keepalive and TCP_USER_TIMEOUT."""
+    """Set what finds a dead peer: keepalive, and TCP_USER_TIMEOUT or what stands for it.
+
+    On macOS a socket that was reset takes no option any more (EINVAL): its own event tells what has become of it.
+    """
     set_option = sock.setsockopt
-    for level, name, value in _options(keepalive_seconds):
-        set_option(level, name, value)
+    try:
+        for level, name, value in _options(keepalive_seconds):
+            set_option(level, name, value)
+    except OSError:
+        if _IS_LINUX:
+            raise
 
 
 @functools.lru_cache(maxsize=64)
 def _options(keepalive_seconds: float) -> tuple[tuple[int, int, int], ...]:
+    dead_seconds = dead_after_seconds(keepalive_seconds)
+    if _IS_LINUX:
+        idle, in_flight = socket.TCP_KEEPIDLE, (socket.TCP_USER_TIMEOUT, int(dead_seconds * _MILLISECONDS))
+    else:
+        idle, in_flight = _TCP_KEEPALIVE, (_TCP_RXT_CONNDROPTIME, math.ceil(dead_seconds))
     return (
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _idle(keepalive_seconds)),
+        (socket.IPPROTO_TCP, idle, _idle(keepalive_seconds)),
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _interval(keepalive_seconds)),
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after_seconds(keepalive_seconds) * _MILLISECONDS)),
+        (socket.IPPROTO_TCP, *in_flight),
     )
 
 
 def acknowledge(sock: socket.socket) -> None:
-    """Acknowledge now what has arrived: a peer under Nagle's algorithm sends no more before (tcp(7), TCP_QUICKACK)."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    """Acknowledge now what has arrived: a peer under Nagle's algorithm sends no more before (tcp(7), TCP_QUICKACK).
+
+    macOS has no such option; there the ACK comes when it comes.
+    """
+    if _IS_LINUX:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def close_by_reset(sock: socket.socket) -> None:
@@ -83,14 +105,18 @@ def close_by_reset(sock: socket.socket) -> None:
 
 
 def queued_bytes(sock: socket.socket) -> int:
-    """Return how many written bytes the peer has not acknowledged yet (SIOCOUTQ, tcp(7))."""
+    """Return how many written bytes the peer has not acknowledged yet (SIOCOUTQ, tcp(7); SO_NWRITE on macOS)."""
+    if not _IS_LINUX:
+        return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
     count = array.array("i", [0])
     fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, count)
     return count[0]
 
 
 def is_dead(sock: socket.socket, is_lifted: bool, dead_seconds: float) -> tuple[bool, bool]:
-    """Return (the peer is gone, TCP_USER_TIMEOUT is now lifted)."""
+    """Return (the peer is gone, TCP_USER_TIMEOUT is now lifted). On macOS the kernel sees to it all."""
+    if not _IS_LINUX:
+        return False, False
     if not queued_bytes(sock):
         if is_lifted:
             _set_user_timeout(sock, dead_seconds)

@@ -1,4 +1,4 @@
-"""The data path's own event loop. I/O: waits on epoll.
+"""The data path's own event loop. I/O: waits on epoll, or on what stands for it elsewhere (polling.py).
 
 Theory. A proxy's time is the kernel's: two ``recv`` and two ``send`` for each request. What is left to win is to make
 no further system call, and to create no object that a byte does not need. Hence:
@@ -23,20 +23,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import select
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-IN = select.EPOLLIN
-OUT = select.EPOLLOUT
-ERROR = select.EPOLLERR
-HUP = select.EPOLLHUP
-EXCLUSIVE = select.EPOLLEXCLUSIVE
-READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+from natproxy.worker.polling import EDGE, IN, OUT, PRI, RDHUP, new_poller
+
+READ = IN | RDHUP | PRI | EDGE
 """What a leg is registered for: data, the end of data, urgent data (at which ``recv`` stops short), by edges."""
-READ_WRITE = READ | select.EPOLLOUT
+READ_WRITE = READ | OUT
 _EVENTS_AT_ONCE = 512
 
 
@@ -44,7 +40,7 @@ class Receiver(Protocol):
     """Whatever a descriptor's events are delivered to."""
 
     def ready(self, events: int) -> None:
-        """Act on the events (a mask of select.EPOLL*)."""
+        """Act on the events (a mask of polling.IN, OUT ...)."""
 
     def fail(self, error: Exception) -> None:
         """``ready`` raised what nobody foresaw: end what this descriptor belongs to, or raise where that is all."""
@@ -70,11 +66,11 @@ class Timer:
 
 
 class Loop:
-    """Waits on epoll, hands out events, runs timers."""
+    """Waits for the kernel, hands out events, runs timers."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._epoll = select.epoll()
+        self._poller = new_poller()
         self._receivers: dict[int, Receiver] = {}
         self._again: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, float]] = []
@@ -88,12 +84,12 @@ class Loop:
 
     def watch(self, fd: int, events: int, receiver: Receiver) -> None:
         """Deliver the events of ``fd`` to ``receiver`` until ``forget``."""
-        self._epoll.register(fd, events)
+        self._poller.register(fd, events)
         self._receivers[fd] = receiver
 
     def rewatch(self, fd: int, events: int) -> None:
         """Wait for other events of a watched ``fd``. Edges that are already true are reported once more."""
-        self._epoll.modify(fd, events)
+        self._poller.modify(fd, events)
 
     def hand_over(self, fd: int, receiver: Receiver) -> None:
         """Deliver the events of a watched ``fd`` to another receiver from now on. No system call."""
@@ -106,7 +102,7 @@ class Loop:
     def unwatch(self, fd: int) -> None:
         """Stop watching an ``fd`` that stays open, or of which another process holds a copy."""
         if self._receivers.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+            self._poller.unregister(fd)
 
     def again(self, callback: Callable[[], None]) -> None:
         """Run ``callback`` in the next turn, after everyone else who is ready."""
@@ -142,7 +138,7 @@ class Loop:
             timeout = max(0.0, timers[0][0] - self.now)
         else:
             timeout = -1.0
-        events = self._epoll.poll(timeout, _EVENTS_AT_ONCE)
+        events = self._poller.poll(timeout, _EVENTS_AT_ONCE)
         self.turns += 1
         self.now = now = self._clock()
         for fd, mask in events:
@@ -175,9 +171,9 @@ class Loop:
                 callback()
 
     def close(self) -> None:
-        """Close the epoll descriptor. Watched descriptors stay their owners'."""
+        """Close the poller. Watched descriptors stay their owners'."""
         self._receivers.clear()
         self._again.clear()
         self._timers.clear()
         self._delays.clear()
-        self._epoll.close()
+        self._poller.close()

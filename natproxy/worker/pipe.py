@@ -22,7 +22,9 @@ MOST_PIPES = 16
 """In a worker; where more connections are stalled at once, their bytes are copied. Two descriptors each."""
 _ROOM_BYTES = 1024 * 1024
 """Pages that a pipe can refer to, times 4 KiB: what an unprivileged user may ask for (/proc/sys/fs/pipe-max-size)."""
-_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+_CAN_SPLICE = hasattr(os, "splice")
+"""False on macOS, which has nothing like it."""
+_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if _CAN_SPLICE else 0
 _COUNT = array.array("i", [0])
 _UNSUPPORTED = frozenset({errno.EPERM, errno.ENOSYS, errno.EINVAL})
 
@@ -75,7 +77,7 @@ class Pipes:
     def __init__(self) -> None:
         self._free: list[Pipe] = []
         self._left = MOST_PIPES
-        self._is_impossible = False
+        self._is_impossible = not _CAN_SPLICE
 
     def take(self) -> Pipe | None:
         """Return an empty pipe, to be given back; None where there is none."""

@@ -1,8 +1,8 @@
 """A worker: sockets and routes in, counts, outcomes and hints out. I/O: talks to the controller over its channel.
 
 ``python -m natproxy.worker.process CHANNEL [COUNTS ROW INBOX OUTBOX...]`` is how the controller starts one (all but the
-row are descriptors); ``Worker(channel).run()`` in a thread is how a process that has no controller does. A worker ends
-when it is told to (Stop), or when its channel does.
+row are descriptors); inprocess.py is how a process that has no controller does. A worker ends when it is told to
+(Stop), or when its channel does.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from natproxy.worker.connection import Connection
 from natproxy.worker.counts import PortCounts
 from natproxy.worker.credentials import Credentials
 from natproxy.worker.handshake import Handshakes
+from natproxy.worker.limits import descriptor_limit, raise_descriptor_limit
 from natproxy.worker.listener import ListeningSocket, Port
 from natproxy.worker.liveness import dead_after_seconds
-from natproxy.worker.loop import EXCLUSIVE, IN, OUT, Loop
+from natproxy.worker.loop import Loop
 from natproxy.worker.pipe import MOST_PIPES
+from natproxy.worker.polling import EXCLUSIVE, IN, OUT
 from natproxy.worker.reports import Reports
 from natproxy.worker.shared import Loads, SharedCounts
 from natproxy.worker.spread import Inbox, Spread
@@ -85,7 +87,7 @@ class Worker:
         self._listening = 0
         self._has_said_stopped = False
         self._spare: int | None = None
-        self._descriptor_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._descriptor_limit = descriptor_limit()
 
     def run(self) -> None:
         """Serve until told to stop, or until the controller is gone."""
@@ -303,6 +305,8 @@ class Worker:
         relay = connection.relay
         if connection.port.counts.add_bytes(connection) or relay is None:
             connection.last_active = now
+            if connection.is_in_doubt:
+                connection.settle_doubt()
         elif serve.idle_seconds is not None and now - connection.last_active >= serve.idle_seconds:
             connection.end(Outcome.IDLE)
             return
@@ -351,9 +355,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     # A core would hold keys, and what passes through.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # What exists now lives for ever: the collector need not look at it, and need not look often.

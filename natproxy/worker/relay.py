@@ -20,14 +20,15 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from natproxy.model import Outcome
+from natproxy.model import HandshakeFailure, Outcome
 from natproxy.tls.failures import why
 from natproxy.wire.rewriter import Rewriter
 from natproxy.worker import liveness
 from natproxy.worker.framed import AnsweringLeg, AnsweringTlsLeg, AskingLeg, AskingTlsLeg
 from natproxy.worker.handshake import TlsEnd
 from natproxy.worker.leg import UNUSUAL, Leg
-from natproxy.worker.loop import OUT, Loop
+from natproxy.worker.loop import Loop
+from natproxy.worker.polling import OUT
 from natproxy.worker.tlsleg import TlsLeg
 
 _TIMEOUT_ERRNOS = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
@@ -130,8 +131,12 @@ class Relay:
     def tls_failed(self, leg: Leg, error: ssl.SSLError) -> None:
         """What ``leg`` sent is not the TLS that it should be, or its peer gave up with an alert."""
         is_client = leg is self.client
-        _, detail = why(error, is_server=is_client)
-        self.end(Outcome.CLIENT_TLS if is_client else Outcome.NODE_TLS, detail, is_reset=True)
+        failure, detail = why(error, is_server=is_client)
+        outcome = Outcome.CLIENT_TLS if is_client else Outcome.NODE_TLS
+        if failure is HandshakeFailure.ALERT and not (is_client or leg.received_bytes):
+            # In TLS 1.3 the verdict on our certificate comes when our handshake is done already (RFC 8446, 4.4.2.4).
+            outcome = Outcome.NODE_HANDSHAKE
+        self.end(outcome, detail, is_reset=True)
 
     def check(self, keepalive_seconds: float) -> None:
         """Look after peers that neither read nor answer; to be called a few times while one dies of that."""

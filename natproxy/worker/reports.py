@@ -18,7 +18,8 @@ from natproxy.model import Outcome
 from natproxy.wire.rewriter import Hint
 from natproxy.worker.counts import PortCounts
 from natproxy.worker.listener import Port
-from natproxy.worker.loop import IN, OUT, Loop
+from natproxy.worker.loop import Loop
+from natproxy.worker.polling import IN, OUT
 
 _LOG_SECONDS = 0.05
 _LOG_AT_ONCE = 256

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from bench import accounts, bulk, idle, interpreter, latency, machine
+from bench.certificates import Files
 from bench.parts.connections import sizes
 
 
@@ -35,6 +38,29 @@ def test_each_request_is_timed_until_enough_are_answered() -> None:
         node.join()
     assert len(took) == 25
     assert min(took) > 0
+
+
+def test_each_request_is_timed_over_tls_and_a_certificate_is_shown(tmp_path: Path) -> None:
+    files = Files.make(tmp_path, ips=["127.0.0.1"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.ca)
+    context.load_cert_chain(files.certificate, files.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    near, far = socket.socketpair()
+
+    def answer() -> None:
+        with context.wrap_socket(far, server_side=True) as node:
+            for _ in range(26):
+                node.recv(4096)
+                node.sendall(b"+OK\r\n")
+
+    node = threading.Thread(target=answer)
+    node.start()
+    shown = (str(files.ca), str(files.member), str(files.member_key))
+    (secured,) = latency.secured([near], "127.0.0.1", *shown)
+    with secured:
+        took = latency.ask([secured], 25, sys.maxsize)
+        node.join()
+    assert len(took) == 25
 
 
 def test_a_proxy_that_hangs_up_is_an_error() -> None:

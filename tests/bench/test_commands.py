@@ -46,7 +46,11 @@ def test_results_that_cannot_be_read_count_as_none(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("name", "row", "unneeded"),
-    [("relay", "GET, 50 clients", {HAPROXY, "nginx"}), ("rewrite", "cluster: GET, 50 clients", {"memcached"})],
+    [
+        ("relay", "GET, 50 clients", {HAPROXY, "nginx"}),
+        ("rewrite", "cluster: GET, 50 clients", {"memcached"}),
+        ("laptop", "laptop: GET, 50 clients", set()),
+    ],
 )
 def test_a_part_is_measured_and_written_down(name: str, row: str, unneeded: set[str], tmp_path: Path) -> None:
     if reason := why_impossible():

@@ -80,6 +80,7 @@ def test_json_tells_what_a_good_file_asks_of_the_host(natproxy: Run, config: Pat
         "warnings": [],
         "ports": {"lowest": 6379, "highest": 6490},
         "needs_bind_capability": False,
+        "portal": None,
     }
     config.write_text(GOOD.replace("198.51.100.27/32", "0.0.0.0/0").replace("port: 6490", "port: 1023"))
     told = json.loads(natproxy("check", "--json", "-c", config).out)

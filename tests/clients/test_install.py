@@ -1,4 +1,4 @@
-"""How the clients of Node.js get where they are: by .ci/node."""
+"""How packages of Node.js get where tests look for them: by .ci/node."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from tests.clients.programs import ROOT
 
 NO_PACKAGES = '{"name": "none", "version": "1.0.0", "lockfileVersion": 3, "packages": {"": {"name": "none"}}}'
+WHAT = "the clients of Node.js"
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def install(directory: Path, **environ: str) -> str:
-    argv = ["/bin/sh", str(ROOT / ".ci/node"), str(directory)]
+    argv = ["/bin/sh", str(ROOT / ".ci/node"), str(directory), WHAT]
     done = subprocess.run(argv, env={**os.environ, **environ}, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -39,7 +40,7 @@ def only(directory: Path, *programs: str) -> str:
 
 def test_without_node_it_says_what_follows(directory: Path) -> None:
     said = install(directory, PATH=only(directory / "bin", "cat", "cksum"))
-    assert said == "Tests will be skipped: the clients of Node.js are not installed: there is no node, or no npm\n"
+    assert said == f"Tests will be skipped: not installed: {WHAT}: there is no node, or no npm\n"
 
 
 def test_where_npm_fails_it_says_so_and_tries_again_the_next_time(directory: Path) -> None:
@@ -49,8 +50,8 @@ def test_where_npm_fails_it_says_so_and_tries_again_the_next_time(directory: Pat
         (directory / "bin" / program).chmod(0o755)
     for _ in range(2):
         assert install(directory, PATH=path).splitlines() == [
-            "Installing the clients of Node.js",
-            "Tests will be skipped: the clients of Node.js are not installed: npm could not",
+            f"Installing {WHAT}",
+            f"Tests will be skipped: not installed: {WHAT}: npm could not",
         ]
 
 
@@ -58,8 +59,8 @@ def test_where_npm_fails_it_says_so_and_tries_again_the_next_time(directory: Pat
 def test_it_installs_once_and_again_where_the_lock_has_changed(directory: Path) -> None:
     (directory / "node_modules").mkdir()
     installed = directory / "node_modules/.installed"
-    assert install(directory) == "Installing the clients of Node.js\n"
+    assert install(directory) == f"Installing {WHAT}\n"
     assert installed.is_file()
     assert install(directory) == ""
     (directory / "package-lock.json").write_text(NO_PACKAGES + "\n", encoding="utf-8")
-    assert install(directory) == "Installing the clients of Node.js\n"
+    assert install(directory) == f"Installing {WHAT}\n"

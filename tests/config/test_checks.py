@@ -13,6 +13,7 @@ from natproxy.model import Endpoint
 from tests.config.samples import ALLOW, load, mistakes, only_mistake
 
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:natproxy/probe-AbCdEf"
+MUTUAL = "tls: {certificate: /x.crt, key: /x.key, client_ca: /ca.crt}\n"
 LOOPBACK = "listen: {address: 127.0.0.1}\n"
 
 
@@ -57,6 +58,62 @@ LOOPBACK = "listen: {address: 127.0.0.1}\n"
 )
 def test_what_does_not_go_together(text: str, found: str) -> None:
     assert only_mistake(ALLOW + text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("portal: {}", "2: portal: needs tls.certificate, tls.key and tls.client_ca: "),
+        (
+            "tls: {certificate: /c, key: /k}\nportal: {}",
+            "3: portal: needs tls.certificate, tls.key and tls.client_ca: ",
+        ),
+        ("admin: {tls: true}", "2: admin.tls: true needs tls.certificate, tls.key and tls.client_ca: "),
+        (f"{MUTUAL}portal: {{port: 9479}}", "3: portal.port: 9479 is the admin side's port"),
+        (
+            f"{MUTUAL}portal: {{}}\ncaches: [{{id: a, ports: 6370-6380}}]",
+            "4: caches[0].ports: 6370-6380 takes in 6378, ",
+        ),
+        (
+            f"{MUTUAL}portal: {{port: 7}}\nstatic: [{{name: a, port: 7, target: 'h:1'}}]",
+            "4: static[0].port: 7 is the p",
+        ),
+        ("admin: {address: 192.0.2.1}", "2: admin.address: 192.0.2.1 is beyond loopback, "),
+        ("admin: {address: '::'}", "2: admin.address: :: is beyond loopback, "),
+        (f"{MUTUAL}admin: {{address: 192.0.2.1, tls: true}}", "3: admin.address: 192.0.2.1 is beyond loopback, "),
+        (
+            f"{MUTUAL}admin: {{address: 192.0.2.1, allow: 192.0.2.9}}",
+            "3: admin.address: 192.0.2.1 is beyond loopback, ",
+        ),
+    ],
+)
+def test_what_the_sides_need(text: str, found: str) -> None:
+    assert only_mistake(ALLOW + text).startswith(found)
+
+
+def test_an_admin_side_on_every_address_takes_its_port_from_clients_on_any() -> None:
+    text = f"{MUTUAL}admin: {{address: 0.0.0.0, allow: 192.0.2.9, tls: true}}\nlisten: {{address: 127.0.0.1}}\n"
+    assert "the admin side's port" in only_mistake(f"{text}caches: [{{id: a, ports: 9479}}]")
+    assert "the admin side's port" in only_mistake(f"{text}portal: {{port: 9479}}")
+
+
+def test_what_is_missing_beyond_loopback_is_named() -> None:
+    assert ": write admin.allow and admin.tls: true, or " in only_mistake("admin: {address: 192.0.2.1}")
+    assert ": write admin.allow, or " in only_mistake(f"{MUTUAL}admin: {{address: 192.0.2.1, tls: true}}")
+    assert ": write admin.tls: true, or " in only_mistake("admin: {address: 192.0.2.1, allow: 192.0.2.9}")
+
+
+def test_sides_that_have_what_they_need() -> None:
+    config = load(f"{MUTUAL}portal:\n  allow: 192.0.2.0/24\nadmin: {{address: 0.0.0.0, allow: 192.0.2.9, tls: true}}")
+    assert config.portal is not None
+    assert (config.portal.port, config.admin.tls) == (6378, True)
+    load("admin: {allow: 127.0.0.1}")
+    load(f"{MUTUAL}admin: {{tls: true}}")
+
+
+def test_the_portal_s_port_is_taken_out_of_the_pool() -> None:
+    assert load(f"{MUTUAL}listen: {{ports: 6377-6379}}\nportal: {{}}").pool() == (6377, 6379)
+    assert load(f"{MUTUAL}listen: {{ports: 6377-6379}}\nportal: {{port: null}}").pool() == (6377, 6378, 6379)
 
 
 def test_a_pool_of_which_nothing_is_left_is_no_pool() -> None:

@@ -8,6 +8,7 @@ from natproxy.config import load_config
 from natproxy.config.document import PortsView, bad_document, good_document
 from natproxy.errors import Problem
 
+MUTUAL = "tls: {certificate: /x.crt, key: /x.key, client_ca: /ca.crt}\n"
 COMMON = "clients: {allow: [198.51.100.27/32]}\n"
 
 
@@ -22,6 +23,7 @@ COMMON = "clients: {allow: [198.51.100.27/32]}\n"
         ("caches: [{id: a, ports: 7000-7001}]\nlisten: {ports: 80-90}", 7000, 7001, False),
         ("static: [{name: a, port: 6490, target: 'a:1'}]\nadmin: {port: 81}", 6490, 6490, True),
         ("admin: {port: 9479}", None, None, False),
+        (f"{MUTUAL}portal: {{port: 1023}}", None, None, True),
     ],
 )
 def test_ports_and_what_they_need(
@@ -33,6 +35,15 @@ def test_ports_and_what_they_need(
     assert document.ok
     assert document.ports == PortsView(lowest, highest)
     assert document.needs_bind_capability is is_capable
+
+
+@pytest.mark.parametrize(
+    ("text", "port"), [("", None), ("portal: {}", 6378), ("portal: {port: null}", None), ("portal: {port: 1}", 1)]
+)
+def test_the_portal_is_told(tmp_path: Path, text: str, port: int | None) -> None:
+    path = tmp_path / "natproxy.yaml"
+    path.write_text(COMMON + MUTUAL + text)
+    assert good_document(load_config(path)).portal == port
 
 
 def test_warnings_are_told(tmp_path: Path) -> None:

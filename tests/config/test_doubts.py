@@ -17,6 +17,14 @@ def warned(text: str, public_host: str = "cache.dev.example.com") -> list[str]:
     return [warning.partition("/natproxy.yaml:")[2] for warning in load(f"{text.rstrip()}\n{ending}").warnings]
 
 
+def test_sides_that_let_everyone_try_are_warned_of() -> None:
+    here = "caches: [{id: a, ports: 1-2}]\n"
+    said = "lets everyone try who reaches this port: only the certificate keeps them out"
+    text = f"{MUTUAL}portal: {{allow: [192.0.2.0/24, 0.0.0.0/0]}}\nadmin: {{address: '::', tls: true, allow: '::/0'}}\n"
+    assert warned(text + here) == [f"2: portal.allow[1]: 0.0.0.0/0 {said}", f"3: admin.allow: ::/0 {said}"]
+    assert warned(f"{MUTUAL}admin: {{tls: true, allow: 0.0.0.0/0}}\n{here}") == []
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

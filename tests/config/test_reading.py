@@ -57,7 +57,7 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_lines() -> None:
         "19: timeouts: is written twice: first on line 16",
         (
             "21: zzz: is an unknown key; known here: clients, nodes, timeouts, rewrite, public_host, public_ip, "
-            "listen, aws, caches, static, tls, workers, admin, state_dir, log, resolver"
+            "listen, aws, caches, static, tls, workers, admin, portal, state_dir, log, resolver"
         ),
     ]
 
@@ -181,13 +181,14 @@ static: [{name: s, port: 6400, target: "h:1"}]
 listen: {address: 10.0.0.55, ports: 7010-7019}
 aws: {region: eu-west-1, endpoint_url: "http://127.0.0.1:1", role_arn: "arn:aws:iam::123456789012:role/r", refresh: 1s}
 workers: 4
-admin: {address: "::1", port: 9999}
+admin: {address: "::1", port: 9999, allow: "::1", tls: true}
+portal: {}
 state_dir: /elsewhere
 timeouts: {drain: 1s}
 log: {level: debug}
 resolver: 10.0.0.2
 public_host: cache.example
-tls: {certificate: /new.crt, key: /new.key, min_version: 1.3}
+tls: {certificate: /new.crt, key: /new.key, client_ca: /new-clients.crt, min_version: 1.3}
 nodes: {tls: on, ca: /nodes.crt}
 rewrite: off
 """
@@ -204,11 +205,15 @@ def test_a_reload_changes_all_but_what_waits_for_a_restart() -> None:
         "workers",
         "admin.address",
         "admin.port",
+        "admin.allow",
+        "admin.tls",
+        "portal",
         "state_dir",
     )
     assert (mixed.listen.address, mixed.listen.ports) == (old.listen.address, new.listen.ports)
     assert mixed.aws == old.aws.model_copy(update={"refresh": 1.0})
     assert (mixed.workers, mixed.admin, mixed.state_dir) == (old.workers, old.admin, old.state_dir)
+    assert mixed.portal is None
     for name in (
         "clients",
         "caches",
@@ -274,6 +279,21 @@ def test_a_reload_cannot_give_away_the_port_that_the_admin_side_still_has() -> N
     new = load(f"{ALLOW}admin: {{port: 9999}}\ncaches: [{{id: a, ports: 9479}}]")
     with pytest.raises(ConfigError, match=r"9479 takes in 9479, the admin side's port \(admin.port will only change"):
         kept_until_restart(load(OLD), new)
+
+
+def test_a_reload_cannot_take_the_ca_away_that_the_portal_still_demands_certificates_by() -> None:
+    tls = "tls: {certificate: /x.crt, key: /x.key%s}\n"
+    old = load(tls % ", client_ca: /c.crt" + "portal: {}\n")
+    with pytest.raises(ConfigError, match=r"portal: needs .* and tls.client_ca.* \(portal will only change with a"):
+        kept_until_restart(old, load(tls % ""))
+    old = load(tls % ", client_ca: /c.crt" + "admin: {tls: true}\n")
+    with pytest.raises(ConfigError, match=r"admin.tls: true needs .* \(admin.tls will only change with a restart\)"):
+        kept_until_restart(old, load(tls % ""))
+
+
+def test_a_portal_that_was_not_there_may_be_switched_off() -> None:
+    old = load("portal: null")
+    assert kept_until_restart(old, load("portal: {port: null}"))[1] == ()
 
 
 # ---- where the state is ----

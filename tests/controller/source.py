@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from natproxy.controller.web import Admin
-from natproxy.documents import ReloadVerdict
+from natproxy.documents import DiscoveryView, ReloadVerdict, StatusDocument
 from natproxy.errors import NatproxyError
 
 ROUTES: dict[str, Any] = {
@@ -126,6 +126,19 @@ class Source:
         if self.failure is not None:
             raise self.failure
         return self.routes_answer
+
+    def status(self) -> StatusDocument:
+        return StatusDocument(
+            natproxy="0.1.0",
+            generated="2025-01-31T12:00:00Z",
+            uptime_seconds=1.0,
+            is_ready=self.is_good,
+            readiness=self.readiness()[1],
+            discovery=DiscoveryView(state="ok", age_seconds=1.0, interval_seconds=15.0),
+            workers_running=1,
+            workers_wanted=1,
+            step_seconds=5.0,
+        )
 
     def ports(self) -> dict[str, Any]:
         return self.ports_answer

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natproxy.controller.logs import JsonFormatter, TextFormatter, escaped, event, log_connection, set_up_logs
+from natproxy.controller.logs import JsonFormatter, TextFormatter, event, log_connection, set_up_logs
 from natproxy.messages import FinishedConnection
 from natproxy.model import Address, Endpoint, Kind, NodeId, Outcome, RouteKey
+from natproxy.printable import escaped
 
 log = logging.getLogger("natproxy.test")
 

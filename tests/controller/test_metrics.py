@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 
@@ -78,7 +79,8 @@ def fill(metrics: Metrics) -> None:
     metrics.tls.show_files([*expiries, Expiry("crl", subject, "", 1.7e9)], are_good=False)
     metrics.tls.record_load(is_accepted=True)
     metrics.record_worker_loss(1)
-    metrics.show_workers(1)
+    metrics.show_workers(1, {0: os.getpid()})
+    metrics.show_discovery(15.0, is_ready=True)
     for failure in (None, *DiscoveryFailure):
         metrics.record_discovery(failure)
     for change in NodeChange:
@@ -89,6 +91,9 @@ def fill(metrics: Metrics) -> None:
     metrics.record_reload(is_accepted=False)
     metrics.record_state_save_failure()
     metrics.record_name_failure()
+    for side in (metrics.admin, metrics.portal):
+        side.record_request(200)
+        side.record_refusal("network")
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (package prometheus) is not installed")
@@ -116,6 +121,8 @@ def test_every_family_is_there_from_the_start_and_explained(metrics: Metrics) ->
     }
     assert sorted(found) == [
         "natproxy_accept_pauses",
+        "natproxy_admin_refusals",
+        "natproxy_admin_requests",
         "natproxy_build_info",
         "natproxy_certificate_expiry_timestamp_seconds",
         "natproxy_client_bytes",
@@ -129,14 +136,21 @@ def test_every_family_is_there_from_the_start_and_explained(metrics: Metrics) ->
         "natproxy_dial_seconds",
         "natproxy_discovery_failures",
         "natproxy_discovery_last_success_timestamp_seconds",
+        "natproxy_discovery_refresh_seconds",
         "natproxy_discovery_runs",
         "natproxy_handshakes",
+        "natproxy_limit_connections",
+        "natproxy_limit_max_connections",
         "natproxy_listener_state",
         "natproxy_log_lines_dropped",
         "natproxy_name_failures",
         "natproxy_node_bytes",
         "natproxy_node_changes",
         "natproxy_node_info",
+        "natproxy_portal_refusals",
+        "natproxy_portal_requests",
+        "natproxy_ready",
+        "natproxy_refusals",
         "natproxy_replies_rewritten",
         "natproxy_rewrite_fallbacks",
         "natproxy_rewrite_hints",
@@ -145,8 +159,13 @@ def test_every_family_is_there_from_the_start_and_explained(metrics: Metrics) ->
         "natproxy_tls_files_good",
         "natproxy_tls_sessions",
         "natproxy_unplaced_routes",
+        "natproxy_worker_cpu_seconds",
+        "natproxy_worker_max_fds",
+        "natproxy_worker_open_fds",
+        "natproxy_worker_resident_memory_bytes",
         "natproxy_worker_restarts",
         "natproxy_workers",
+        "natproxy_workers_wanted",
     ]
     assert all(text.endswith(".") for text in found.values())
     assert ours(metrics, "process_cpu_seconds_total")
@@ -167,13 +186,23 @@ def test_labels_are_closed_sets_and_never_a_client(metrics: Metrics) -> None:
         "natproxy_handshakes": {*route, "side", "result", "reason"},
         "natproxy_listener_state": {*route, "state"},
         "natproxy_node_changes": {"change"},
+        "natproxy_admin_requests": {"code"},
+        "natproxy_portal_requests": {"code"},
+        "natproxy_admin_refusals": {"reason"},
+        "natproxy_portal_refusals": {"reason"},
         "natproxy_node_info": {*route, "role", "zone"},
+        "natproxy_limit_connections": {"limit_group"},
+        "natproxy_limit_max_connections": {"limit_group"},
+        "natproxy_refusals": {"reason"},
         "natproxy_replies_rewritten": {*route, "reply"},
         "natproxy_rewrite_fallbacks": {*route, "reason"},
         "natproxy_rewrite_hints": {"hint"},
         "natproxy_tls_file_loads": {"result"},
         "natproxy_tls_sessions": {"side", "version", "cipher", "resumed"},
         "natproxy_unplaced_routes": {"cache"},
+    }
+    allowed |= {
+        f"natproxy_worker_{name}": {"slot"} for name in ("cpu_seconds", "max_fds", "open_fds", "resident_memory_bytes")
     }
     of_routes = {"connections", "connections_open", "client_bytes", "node_bytes"}
     allowed |= {f"natproxy_{name}": route for name in of_routes}
@@ -234,6 +263,28 @@ def test_a_lost_worker_s_connections_have_ended(metrics: Metrics) -> None:
     assert found[f"natproxy_connections_open{{{NODE_LABELS}}}"] == 1
     assert found["natproxy_worker_restarts_total{}"] == 1
     assert list(ours(metrics, f'outcome="{Outcome.INTERNAL}"').values()) == [2]
+
+
+def test_refusals_are_counted_from_the_start_and_outlive_their_route(metrics: Metrics) -> None:
+    metrics.show_routes([status(6379, NODE)])
+    assert set(ours(metrics, "natproxy_refusals_total").values()) == {0}
+    metrics.record_counts(1, Counts(0, (counts(6379, limit=2, client_closed=1),)))
+    metrics.show_routes([])
+    metrics.record_counts(2, Counts(0, (counts(6379, limit=1, not_allowed=1),)))
+    assert {name: value for name, value in ours(metrics, "natproxy_refusals_total").items() if value} == {
+        'natproxy_refusals_total{reason="limit"}': 3,
+        'natproxy_refusals_total{reason="not-allowed"}': 1,
+    }
+
+
+def test_connections_are_shown_beside_the_limit_that_they_count_for(metrics: Metrics) -> None:
+    metrics.show_routes([status(6379, NODE), status(6380, PRIMARY)])
+    metrics.record_counts(1, Counts(5, (counts(6379, 2), counts(6380, 3))))
+    metrics.record_counts(2, Counts(1, (counts(6379, 1),)))
+    assert ours(metrics, "natproxy_limit") == {
+        'natproxy_limit_connections{limit_group="(global)"}': 6,
+        'natproxy_limit_max_connections{limit_group="(global)"}': 4096,
+    }
 
 
 def test_dials_are_a_cumulative_histogram(metrics: Metrics) -> None:
@@ -344,6 +395,10 @@ def test_the_rest_is_counted(metrics: Metrics) -> None:
     found = samples(metrics)
     assert found['natproxy_unplaced_routes{cache="other"}'] == 1
     assert found["natproxy_workers{}"] == 1
+    assert found["natproxy_workers_wanted{}"] == 1
+    assert found['natproxy_worker_open_fds{slot="0"}'] > 0
+    assert found["natproxy_discovery_refresh_seconds{}"] == 15
+    assert found["natproxy_ready{}"] == 1
     assert found["natproxy_accept_pauses_total{}"] == 1
     assert found["natproxy_log_lines_dropped_total{}"] == 2
     assert found["natproxy_state_save_failures_total{}"] == 1

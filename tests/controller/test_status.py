@@ -94,6 +94,7 @@ def test_a_route_is_shown_as_the_interface_says() -> None:
                         "state": "open",
                         "reason": None,
                         "tls": "passthrough",
+                        "certificate": False,
                         "node_tls": "off",
                         "rewrite": "off",
                         "rewrite_note": None,
@@ -111,6 +112,20 @@ def test_a_route_is_shown_as_the_interface_says() -> None:
             },
         ],
     }
+
+
+def test_a_certificate_is_demanded_where_tls_ends_here_and_somebody_vouches_for_clients() -> None:
+    tls = "tls: {certificate: /c.crt, key: /c.key%s}\n"
+    for client_tls, text, is_demanded in (
+        ("terminate", tls % ", client_ca: /ca.crt, crl: /crl", True),
+        ("terminate", tls % "", False),
+        ("passthrough", tls % ", client_ca: /ca.crt, crl: /crl", False),
+        ("off", tls % ", client_ca: /ca.crt, crl: /crl", False),
+    ):
+        route = Route(6389, NODE_KEY, Endpoint("a.example", 6379), Mode.CLUSTER_DISABLED, client_tls=client_tls)
+        found = config(CONFIG.replace("6379-6388", "6389-6398") + text)
+        document = routes_document(found, Snapshot((MY_REDIS,)), [RouteStatus(route, RouteState.OPEN)], NOW)
+        assert caches(document)["my-redis"]["routes"][0]["certificate"] is is_demanded
 
 
 def test_a_route_shows_what_clients_speak_and_a_cache_what_it_accepts() -> None:

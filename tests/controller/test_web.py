@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import json
 import logging
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -12,22 +15,15 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from natproxy.controller import web
-from natproxy.controller.web import MAX_BODY_BYTES, MAX_CONNECTIONS, Admin, is_safe_host
+from natproxy.controller import httpserver
+from natproxy.controller.httpserver import MAX_BODY_BYTES, MAX_CONNECTIONS
+from natproxy.controller.web import Admin
+from natproxy.controller.webmetrics import SideCounts
+from natproxy.controller.webtls import WebTls
 from natproxy.documents import ReloadVerdict
 from natproxy.errors import NatproxyError, ReleaseError, StateError
 from tests.controller.source import PORTS, ROUTES, Source
-
-
-class Answer:
-    """One HTTP answer, taken apart."""
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-        head, _, self.body = raw.partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        self.status = int(first.split()[1])
-        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+from tests.controller.webside import Answer, Identities, closed
 
 
 class Served:
@@ -109,11 +105,11 @@ async def test_the_tcp_side_only_reads(served: Served, method: str) -> None:
 async def test_the_tcp_side_has_none_of_the_control_pages(served: Served, request_line: str) -> None:
     answer = await served.tcp(request_line)
     assert answer.status == 404
-    assert answer.body == b"not found; there is /healthz /metrics /readyz /routes\n"
+    assert answer.body.startswith(b"not found; there is / /caches/ /healthz /metrics /readyz /routes /static/icon.svg ")
     assert served.source.reloads == 0
 
 
-@pytest.mark.parametrize("path", ["/", "/routes/", "/Routes", "//routes", "/../routes", "/%2e/routes", "/metrics/x"])
+@pytest.mark.parametrize("path", ["/routes/", "/Routes", "//routes", "/../routes", "/%2e/routes", "/metrics/x"])
 async def test_other_paths_are_not_found(served: Served, path: str) -> None:
     assert (await served.tcp(f"GET {path}")).status == 404
 
@@ -138,40 +134,51 @@ async def test_no_answer_tells_what_serves_it(served: Served, caplog: pytest.Log
         assert b"python" not in answer.raw.lower()
         assert b"secret" not in answer.raw
         assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "strict-transport-security" not in answer.headers
     assert answers[3].body == b"internal error\n"
     assert [record.levelno for record in caplog.records if "GET /routes" in record.getMessage()] == [logging.ERROR]
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize(
-    ("host", "is_safe"),
-    [
-        (None, True),
-        ("localhost", True),
-        ("LocalHost:9479", True),
-        ("localhost.", True),
-        ("127.0.0.1", True),
-        ("127.0.0.1:9479", True),
-        ("[::1]", True),
-        ("[::1]:9479", True),
-        ("10.0.0.55:1", True),
-        ("evil.example", False),
-        ("evil.example:9479", False),
-        ("localhost.evil.example", False),
-        ("127.0.0.1.evil.example", False),
-        ("127.0.0.1.nip.io:9479", False),
-        ("localhost:80:80", False),
-        ("127.0.0.1:x", False),
-        ("::1", False),
-        ("[::1", False),
-        ("[evil.example]", False),
-        ("user@localhost", False),
-        ("2130706433", False),
-        ("", False),
-    ],
-)
-def test_only_addresses_and_localhost_are_safe_hosts(host: str | None, is_safe: bool) -> None:
-    assert is_safe_host(host) is is_safe
+async def test_the_pages_are_served_on_tcp_alone(served: Served) -> None:
+    page = await served.tcp("GET /")
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert (await served.tcp("GET /status")).headers["content-type"] == "application/json"
+    assert (await served.control("GET /status")).status == 404
+
+
+async def test_a_network_that_is_not_allowed_is_not_answered_and_counted(tmp_path: Path) -> None:
+    counts = SideCounts("admin")
+    admin = Admin(Source(), counts)
+    port = await admin.start("127.0.0.1", 0, allow=[ipaddress.ip_network("127.0.0.2/32")])
+    for source, said in (("127.0.0.1", b""), ("127.0.0.2", b"HTTP/1.1 200 OK")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            assert (await reader.read())[:15] == said
+        writer.close()
+    await admin.stop()
+    assert [sample.value for family in counts.families() for sample in family.samples] == [1, 1]
+
+
+async def test_over_tls_a_certificate_is_demanded_and_the_host_may_be_any(tmp_path: Path) -> None:
+    identities = Identities(tmp_path)
+    admin = Admin(Source())
+    port = await admin.start("127.0.0.1", 0, tls=WebTls(lambda: identities.tls))
+    admin.open_tls()
+    assert (await identities.ask(port, "/metrics", more="Host: any.example\r\n")).status == 400
+    assert (await identities.ask(port, "/metrics")).body == b"natproxy_workers 1\n"
+    reader, writer = await identities.talk(port, None)
+    with pytest.raises(ssl.SSLError):
+        await reader.read()
+    await closed(writer)
+    plain, talk = await asyncio.open_connection("127.0.0.1", port)
+    talk.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    with contextlib.suppress(ConnectionError):
+        assert b"natproxy" not in await plain.read()
+    talk.close()
+    admin.tick()
+    await admin.stop()
 
 
 async def test_a_page_of_another_site_is_refused_on_tcp_only(served: Served) -> None:
@@ -236,7 +243,7 @@ async def test_a_body_has_a_size(served: Served) -> None:
 
 
 async def test_a_body_that_does_not_come_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(httpserver, "BODY_SECONDS", 0.05)
     reader, writer = await asyncio.open_unix_connection(served.path)
     writer.write(b"POST /ports/release HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     async with asyncio.timeout(20):
@@ -245,7 +252,7 @@ async def test_a_body_that_does_not_come_is_given_up(served: Served, monkeypatch
 
 
 async def test_a_connection_without_a_request_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(httpserver, "IDLE_SECONDS", 0.05)
     served = Served(Source(), tmp_path / "control.sock")
     await served.start()
     for sent in (b"", b"GET /healthz HTTP/1.1\r\nHo"):

@@ -151,6 +151,8 @@ async def test_all_are_started_and_serve_what_they_are_told() -> None:
     async with staged(2) as stage:
         assert stage.workers.running == 2
         assert len(set(stage.workers.pids().values())) == 2
+        assert sorted(stage.workers.slots()) == [0, 1]
+        assert set(stage.workers.slots().values()) == set(stage.workers.pids().values())
         stage.workers.serve(stage.serve(), [stage.listening])
         assert await stage.talk() == b"PING"
 

@@ -119,3 +119,14 @@ def test_a_family_that_natproxy_does_not_listen_on_needs_no_rule() -> None:
     assert [(one.subject, one.verdict) for one in both] == [(str(CLIENT), Verdict.GOOD), (str(SIX), Verdict.BAD)]
     only_six = 'listen: {address: "2001:db8::1"}\n' + GUIDE
     assert [one.subject for one in look(routes(CLIENT, SIX, ports=(6379,)), rule, text=only_six)] == [str(SIX)]
+
+
+def test_the_portal_and_an_admin_side_beyond_loopback_are_to_be_reached_too() -> None:
+    text = (
+        f"{GUIDE}tls: {{certificate: /c, key: /k, client_ca: /ca}}\nportal: {{}}\n"
+        f"admin: {{address: 0.0.0.0, allow: {CLIENT}, tls: true}}\n"
+    )
+    shut, world = look(routes(CLIENT, ports=(6379,)), Rule(6379, 6379, networks=(CLIENT,)), text=text)[::2]
+    assert shut.evidence.endswith(f"has no inbound rule that lets {CLIENT} in on TCP 9479")
+    assert world.evidence.endswith("has no inbound rule that lets anyone with a certificate in on TCP 6378")
+    assert (shut.verdict, world.verdict) == (Verdict.BAD, Verdict.BAD)

@@ -105,6 +105,14 @@ def test_the_admin_side_s_port_counts_too(tmp_path: Path, ip: str) -> None:
         assert only(bind_findings(config, [route(PORT)])).subject == f"port {ADMIN}"
 
 
+def test_the_portal_s_port_counts_too(tmp_path: Path, ip: str) -> None:
+    text = "tls: {certificate: /c, key: /k, client_ca: /ca}\nportal: {port: 6378}\n"
+    with socket.create_server((ip, 6378)):
+        found = only(bind_findings(load(tmp_path, ip, text), []))
+    assert (found.subject, found.verdict) == ("port 6378", Verdict.BAD)
+    assert 6378 in configured_ports(load(tmp_path, ip, text))
+
+
 def test_a_connection_that_just_ended_does_not_take_its_port(tmp_path: Path, ip: str) -> None:
     with socket.create_server((ip, PORT)) as sock, socket.create_connection((ip, PORT)) as client:
         sock.accept()[0].close()  # the side that closes first keeps TIME_WAIT

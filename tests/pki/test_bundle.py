@@ -20,6 +20,7 @@ from natproxy.pki.terms import ServerNames
 from tests.pki.samples import LOCAL, PARTS, issue, make
 from tests.scenarios.waiting import eventually
 
+IOREDIS = Path(__file__).parents[1] / "clients/node_modules/ioredis"
 EXPIRES = datetime(2025, 5, 1, 12, 0, 0, tzinfo=UTC)
 
 needs_redis = pytest.mark.skipif(
@@ -61,7 +62,8 @@ def test_the_readme_fits_on_a_screen_and_names_all_files() -> None:
     assert max(map(len, readme.splitlines())) <= 120
     for name in PARTS[1:]:
         assert readme.count(name) >= 2 or name == "manifest.json"
-    assert "{" not in readme.replace("const tls = {", "").replace("new Redis({ ", "")
+    for heading in ("Without TLS", "Directly", "redis-cli", "redis-py", "ioredis", "openssl", "When it does not work"):
+        assert f"\n{heading}" in readme
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_the_readme_fits_on_a_screen_and_names_all_files() -> None:
     [
         ("a.example.com", "-connect a.example.com:6379 -servername a.example.com -verify_hostname a.example.com"),
         ("203.0.113.73", "-connect 203.0.113.73:6379 -verify_ip 203.0.113.73"),
-        ("2001:db8::1", "-connect [2001:db8::1]:6379 -verify_ip 2001:db8::1"),
+        ("2001:db8::1", "-connect '[2001:db8::1]:6379' -verify_ip 2001:db8::1"),
     ],
 )
 def test_openssl_is_told_what_to_check(host: str, words: str) -> None:
@@ -171,11 +173,25 @@ def test_the_line_for_openssl_checks_the_name(handed: Handed) -> None:
     assert "ostname mismatch" in done.stderr
 
 
-def test_the_lines_for_ioredis_name_the_host_and_the_files() -> None:
-    lines = lines_for(files()["README.txt"].decode(), "ioredis")
-    assert re.findall(r'(\w+): fs.readFileSync\("([\w.]+)"\)', lines) == [
-        ("ca", "ca.crt"),
-        ("cert", "client.crt"),
-        ("key", "client.key"),
-    ]
-    assert 'new Redis({ host: "cache.dev.example.com", port: 6379, tls });' in lines
+@pytest.mark.skipif(shutil.which("node") is None or not IOREDIS.exists(), reason="ioredis is not installed")
+@needs_redis
+def test_the_lines_for_ioredis_work(handed: Handed) -> None:
+    (handed.directory / "ping.mjs").write_text(handed.lines("ioredis"), encoding="utf-8")
+    (handed.directory / "node_modules").symlink_to(IOREDIS.parent)
+    done = handed.run("node", "ping.mjs")
+    assert (done.stdout, done.stderr) == ("PONG\n", "")
+
+
+@pytest.mark.parametrize(
+    ("host", "portal"),
+    [
+        ("a.example.com", "https://a.example.com:6378/snippets/CACHE"),
+        ("2001:db8::1", "'https://[2001:db8::1]:6378/snippets/CACHE'"),
+    ],
+)
+def test_the_lines_without_tls_and_for_the_portal(host: str, portal: str) -> None:
+    readme = files(host)["README.txt"].decode()
+    assert lines_for(readme, "Without TLS").strip() == f"natproxy connect {host} --bundle dev1.zip"
+    assert lines_for(readme, "Directly").strip() == (
+        f"curl --cacert ca.crt --cert client.crt --key client.key {portal}"
+    )

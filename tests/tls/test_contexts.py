@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natproxy.errors import TlsError
-from natproxy.messages import ServerTls
+from natproxy.messages import ClientTls, ServerTls
 from natproxy.tls.contexts import node_context, server_context
 from tests.standins.certificates import Authority
 from tests.tls.handshakes import Side, fed, pump, shake
@@ -136,6 +136,22 @@ def test_a_client_cannot_renegotiate() -> None:
     with served(proxy()) as port:
         asked = s_client(port, "-tls1_2", text="R\n")
     assert "no renegotiation" in asked.lower() or "unsafe legacy" in asked.lower(), asked
+
+
+@both_versions
+def test_a_node_that_asks_is_shown_what_is_natproxy_s_own(version: str) -> None:
+    context = node_context(SERVERS.pem, ClientTls(DEV1.certificate, DEV1.key))
+    context.minimum_version = context.maximum_version = VERSIONS[version]
+    node, ours = shake(proxy(CLIENTS.pem), context, HOST)
+    assert (node.error, ours.error) == (None, None)
+    assert node.tls.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(DEV1.certificate.decode())
+    assert not is_welcome(proxy(CLIENTS.pem), node_context(SERVERS.pem), HOST)
+
+
+def test_what_is_natproxy_s_own_has_to_fit_together() -> None:
+    with pytest.raises(TlsError, match="the key does not belong to the certificate"):
+        node_context(SERVERS.pem, ClientTls(DEV1.certificate, OWN.key))
+    assert repr(ClientTls(DEV1.certificate, DEV1.key)) == "<ClientTls>"
 
 
 @both_versions

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natproxy.messages import ClientTls
 from natproxy.model import HandshakeFailure as Why
 from natproxy.tls.contexts import node_context
 from natproxy.tls.failures import why
@@ -148,6 +149,27 @@ def test_a_node_that_wants_a_certificate_of_ours(version: str) -> None:
     # In TLS 1.3 our side is done before the node says no: the alert is met by the first read.
     assert ours.is_done is (version == "1.3")
     assert why(node.fault, is_server=True)[0] is Why.NO_CERTIFICATE
+
+
+@both_versions
+@pytest.mark.parametrize(
+    ("shown", "alert"),
+    [
+        (OTHERS.issue("dev1", usage="client"), "unknown ca"),
+        (CLIENTS.issue("dev1", usage="server"), "unsupported certificate"),
+        (CLIENTS.issue("dev1", usage="client", **PAST), "certificate expired"),
+        (REVOKED, "certificate revoked"),
+    ],
+    ids=["unknown-ca", "wrong-usage", "expired", "revoked"],
+)
+def test_a_node_that_does_not_accept_what_it_is_shown(version: str, shown: Issued, alert: str) -> None:
+    ours = node_context(SERVERS.pem, ClientTls(shown.certificate, shown.key))
+    ours.minimum_version = ours.maximum_version = VERSIONS[version]
+    _, client = shake(proxy(CLIENTS.pem, CRL), ours, HOST)
+    assert told(client, is_server=False) == (
+        Why.ALERT,
+        f"it gave up with the alert {alert}: it does not accept the certificate it was shown",
+    )
 
 
 @both_versions

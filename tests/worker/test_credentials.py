@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from natproxy.errors import TlsError
-from natproxy.messages import ServerTls, Tls
+from natproxy.messages import ClientTls, ServerTls, Tls
 from natproxy.model import HandshakeFailure
 from natproxy.worker import credentials as credentials_module
 from natproxy.worker.credentials import Credentials, Shown
@@ -94,6 +94,18 @@ def test_a_change_replaces_only_what_it_changes() -> None:
         credentials.node("b")
     credentials.take(told(None))
     assert credentials.server() is None
+
+
+def test_another_certificate_for_nodes_replaces_the_contexts_of_all() -> None:
+    """So that no session is resumed that was begun as somebody else."""
+    one, other = (ClientTls(papers.certificate, papers.key) for papers in (dev("dev1"), dev("dev2")))
+    credentials = Credentials()
+    seen = []
+    for client in (None, one, one, other, None):
+        credentials.take(Tls(None, {"a": servers().pem}, client))
+        seen.append((credentials.node("a"), credentials.node("")))
+    assert seen[1] == seen[2]
+    assert len({context for pair in seen for context in pair}) == 8
 
 
 @pytest.mark.parametrize("bad", ["key", "certificate", "client_ca", "crl"])

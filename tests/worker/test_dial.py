@@ -12,7 +12,8 @@ import pytest
 
 from natproxy.model import Address, Outcome
 from natproxy.worker.dial import Dial, _outcome
-from natproxy.worker.loop import ERROR, IN, OUT, READ_WRITE, Loop
+from natproxy.worker.loop import READ_WRITE, Loop
+from natproxy.worker.polling import ERROR, IN, OUT
 from tests.worker.hand import listen, reset, settle, silent_node, turn, turn_until
 
 REFUSING = Address("127.0.0.1", 1)

@@ -14,7 +14,8 @@ from natproxy.model import HandshakeFailure
 from natproxy.tls.contexts import node_context, server_context
 from natproxy.worker import handshake as handshake_module
 from natproxy.worker.handshake import CLEAR_TEXT_ANSWER, MOST_AT_ONCE, Handshake, Handshakes, TlsEnd
-from natproxy.worker.loop import ERROR, IN, OUT, READ, READ_WRITE, Loop
+from natproxy.worker.loop import READ, READ_WRITE, Loop
+from natproxy.worker.polling import ERROR, IN, OUT
 from tests.standins.certificates import Authority
 from tests.worker.hand import Nobody, reset, settle, tcp_pair, turn, turn_until
 from tests.worker.tlspeer import (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import struct
 import time
@@ -238,3 +240,53 @@ def echo(client: socket.socket, inside: socket.socket) -> None:
     assert receive_exactly(inside, 4) == b"ping"
     inside.sendall(b"pong")
     assert receive_exactly(client, 4) == b"pong"
+
+
+# On macOS.
+
+
+class Socket:
+    """A socket as macOS makes it; once it was reset it takes no option any more (EINVAL)."""
+
+    def __init__(self, *, is_reset: bool = False) -> None:
+        self.options: dict[tuple[int, int], int] = {}
+        self._is_reset = is_reset
+
+    def getsockopt(self, level: int, option: int) -> int:
+        assert (level, option) == (socket.SOL_SOCKET, 0x1024)
+        return 77
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        if self._is_reset:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self.options[level, option] = value
+
+
+@pytest.fixture
+def macos(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(liveness, "_IS_LINUX", False)
+    liveness._options.cache_clear()
+    yield
+    liveness._options.cache_clear()
+
+
+@pytest.mark.usefixtures("macos")
+def test_macos_is_told_the_same_times_by_its_own_names() -> None:
+    sock = Socket()
+    liveness.keep_alive(sock, 30.0)  # type: ignore[arg-type]
+    assert sock.options == {
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+        (socket.IPPROTO_TCP, 0x10): 30,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): 10,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT): liveness.KEEPALIVE_PROBES,
+        (socket.IPPROTO_TCP, 0x80): 60,
+    }
+    assert queued_bytes(sock) == 77  # type: ignore[arg-type]
+    assert is_dead(sock, False, DEAD_SECONDS) == (False, False)  # type: ignore[arg-type]
+    liveness.acknowledge(sock)  # type: ignore[arg-type]
+    assert len(sock.options) == 5
+
+
+@pytest.mark.usefixtures("macos")
+def test_a_socket_that_macos_has_reset_disturbs_nobody() -> None:
+    liveness.keep_alive(Socket(is_reset=True), 30.0)  # type: ignore[arg-type]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from natproxy.worker.loop import IN, OUT, READ, READ_WRITE, Loop
+from natproxy.worker.loop import READ, READ_WRITE, Loop
+from natproxy.worker.polling import IN, OUT
 
 
 class Noting:

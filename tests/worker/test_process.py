@@ -17,7 +17,7 @@ from natproxy import messages
 from natproxy.channel import controller_end, worker_end
 from natproxy.model import Outcome
 from natproxy.worker import process
-from natproxy.worker.loop import IN
+from natproxy.worker.polling import IN
 from tests.wire.talk import SLOTS, array, command
 from tests.worker.hand import SECONDS, listen, reset
 from tests.worker.running import WORKER, Running, Totals, accept, connect, is_closed, receive_exactly, served

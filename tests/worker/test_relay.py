@@ -21,8 +21,9 @@ from natproxy.model import Outcome
 from natproxy.worker import endings, liveness, tlsleg
 from natproxy.worker import leg as leg_module
 from natproxy.worker.leg import BUFFER_BYTES, READS_PER_TURN, Leg
-from natproxy.worker.loop import ERROR, HUP, IN, OUT, READ_WRITE
+from natproxy.worker.loop import READ_WRITE
 from natproxy.worker.pipe import Pipe, Pipes
+from natproxy.worker.polling import ERROR, HUP, IN, OUT
 from natproxy.worker.relay import Relay
 from tests.worker.hand import (
     MIXES,

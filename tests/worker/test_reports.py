@@ -14,7 +14,8 @@ from natproxy.model import Outcome
 from natproxy.wire.rewriter import Hint
 from natproxy.worker import process, reports
 from natproxy.worker.counts import PortCounts
-from natproxy.worker.loop import IN, Loop
+from natproxy.worker.loop import Loop
+from natproxy.worker.polling import IN
 from natproxy.worker.reports import Reports
 from tests.worker.hand import reset
 from tests.worker.running import Running, Totals, accept, connect

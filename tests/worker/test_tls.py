@@ -12,12 +12,15 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from natproxy import messages
 from natproxy.model import HandshakeFailure, Outcome
+from natproxy.tls.contexts import server_context
 from natproxy.worker import handshake as handshake_module
 from natproxy.worker import process
 from tests.standins.certificates import Authority, Issued
@@ -35,12 +38,14 @@ from tests.worker.running import (
 from tests.worker.tlspeer import (
     HOST,
     NODE,
+    VERSIONS,
     Cut,
     Peer,
     TlsPeer,
     Version,
     client_side,
     clients,
+    node_papers,
     node_side,
     server_tls,
     servers,
@@ -627,6 +632,104 @@ def test_a_node_that_does_not_shake_hands_is_told(running: Running, node: socket
         Outcome.NODE_HANDSHAKE,
         expected.get(how, HandshakeFailure.CLOSED),
     )
+
+
+# Natproxy's own certificate.
+
+
+def shown_to_nodes(papers: Issued | None) -> messages.Tls:
+    """Have this certificate shown to nodes that ask for one."""
+    client = None if papers is None else messages.ClientTls(papers.certificate, papers.key)
+    return msgspec.structs.replace(told(), client=client)
+
+
+def demanding_node(version: Version, *revoked: Issued) -> ssl.SSLContext:
+    """Return the context of a node that demands a certificate of developers."""
+    own = node_papers()
+    ca, crl = clients().pem, clients().crl(revoked)
+    context = server_context(messages.ServerTls(own.certificate, own.key, client_ca=ca, crl=crl))
+    context.minimum_version = context.maximum_version = VERSIONS[version]
+    return context
+
+
+@EACH_VERSION
+def test_a_node_that_asks_is_shown_natproxy_s_certificate(
+    running: Running, node: socket.socket, dev: Issued, version: Version
+) -> None:
+    running.order(shown_to_nodes(dev))
+    port = running.serve(node, node_tls=True)
+    with connect(port) as client, accept_tls(node, demanding_node(version)) as inside:
+        echo_once(client, inside)
+        assert inside.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(dev.certificate.decode())
+    assert running.finish(port).node_tls == version
+    assert dev.key not in repr(shown_to_nodes(dev)).encode()
+
+
+@EACH_VERSION
+@pytest.mark.parametrize(
+    ("who", "alert"),
+    [
+        ("nobody", "certificate required"),
+        ("foreign", "unknown ca"),
+        ("server", "unsupported certificate"),
+        ("expired", "certificate expired"),
+        ("revoked", "certificate revoked"),
+    ],
+)
+def test_a_node_that_refuses_natproxy_s_certificate_says_why_however_late(
+    running: Running, node: socket.socket, who: str, alert: str, version: Version
+) -> None:
+    """In TLS 1.3 it says so when the handshake is done on this side, and the client's first request is on its way."""
+    long_ago = datetime.now(UTC) - timedelta(days=9)
+    shown = {
+        "nobody": None,
+        "foreign": Authority("Foreign").issue("dev1", usage="client"),
+        "server": clients().issue("dev1", usage="server"),
+        "expired": clients().issue("dev1", usage="client", not_before=long_ago, not_after=long_ago + timedelta(days=1)),
+        "revoked": clients().issue("dev1", usage="client"),
+    }[who]
+    running.order(shown_to_nodes(shown))
+    port = running.serve(node, node_tls=True)
+    context = demanding_node(version, *([shown] if who == "revoked" and shown is not None else []))
+    for _ in range(2):
+        with connect(port) as client:
+            client.sendall(b"PING\r\n")
+            with pytest.raises(ssl.SSLError):
+                accept_tls(node, context)
+            assert is_closed(client)
+        outcome, detail = running.outcome(port)
+        assert outcome == Outcome.NODE_HANDSHAKE
+        # TLS 1.2 has no word of its own for who shows nothing.
+        told_as = "handshake failure" if who == "nobody" and version == "TLSv1.2" else alert
+        address = f"127.0.0.1:{node.getsockname()[1]}"
+        assert detail.startswith(f"alert: {address} as {NODE}: it gave up with the alert {told_as}: ")
+    failed = running.expect(messages.DialFailed)
+    assert (failed.port, failed.outcome) == (port, Outcome.NODE_HANDSHAKE)
+    # Not reached, and lost again: the handshake alone says nothing in TLS 1.3.
+    assert not any(isinstance(message, messages.DialRecovered) for message in running.said)
+    assert running.counts(port).live == {}
+    with connect(port) as client, accept_tls(node, node_side(version=version)) as inside:
+        echo_once(client, inside)
+        assert running.expect(messages.DialRecovered).port == port
+
+
+@EACH_VERSION
+def test_no_session_outlives_the_certificate_it_was_begun_with(
+    running: Running, node: socket.socket, dev: Issued, version: Version
+) -> None:
+    context = node_side(version=version)
+    context.load_verify_locations(cadata=clients().pem.decode())
+    context.verify_mode = ssl.CERT_OPTIONAL
+    port = running.serve(node, node_tls=True)
+    names = []
+    for papers in (None, dev, clients().issue("dev2", usage="client"), None):
+        running.order(shown_to_nodes(papers))
+        with connect(port) as client, accept_tls(node, context) as inside:
+            echo_once(client, inside)
+            assert not inside.session_reused
+            names.append((inside.getpeercert() or {}).get("serialNumber"))
+    assert len(set(names)) == 3
+    assert names[0] is names[3] is None
 
 
 def test_a_node_of_cas_that_are_not_loaded_is_not_spoken_to(running: Running, node: socket.socket) -> None:
