@@ -87,7 +87,7 @@ lock: $(STAMP) ## write all lock files anew from pyproject.toml (LOCK_FLAGS=--up
 wheel: $(STAMP) ## dist/natproxy-VERSION-py3-none-any.whl
 	@$(PY) -m hatchling build -t wheel
 
-bench: $(STAMP) servers peers plots ## natproxy beside other proxies: speed, memory, growth (eleven minutes; as root also in the guide's network)
+bench: $(STAMP) servers peers plots ## natproxy beside other proxies: speed, memory, growth (twelve minutes; as root also in the guide's network)
 	@$(PY) -m bench $(ARGS)
 
 bench-quick: $(STAMP) servers peers ## the main rows alone, in fewer and shorter rounds (two minutes)

@@ -72,6 +72,8 @@ class RoutesDocument(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
     public_host: str | None = None
     public_ip: str | None = None
+    portal_port: int | None = None
+    """Where the portal is; None where there is none."""
     generated: str
     """UTC, RFC 3339."""
     notes: tuple[str, ...] = ()

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+PORTAL_PORT = 6378
+"""Where the portal is, where nobody says otherwise."""
+
 
 class Kind(StrEnum):
     """What a route leads to."""

@@ -123,17 +123,19 @@ def _row(pair: Pair, ways: dict[str, Open], connect: Account, how: How) -> Row:
     watched = Watched(pair.clear, connect)
     loads: dict[str, tuple[Load, int]] = {NATPROXY: (watched, pair.first), OWN_TLS: (pair.tls, pair.first)}
     readings = whole.measure(loads, ways, replace(how.pace, seconds=LONGER * how.pace.seconds))
-    notes = (f"natproxy connect itself used {watched.cost:.1f} us; {added(readings)}",)
+    notes = (f"natproxy connect's own part is {watched.cost:.1f} us; {waits(readings)}",)
     return Row(pair.name, "us", readings, notes=notes, against=OWN_TLS)
 
 
-def added(readings: Mapping[str, Sequence[Reading]]) -> str:
-    """Say by how much longer requests take that go through it."""
-    both = list(zip(readings[NATPROXY], readings[OWN_TLS], strict=True))
-    p50, p99 = (
-        statistics.median(getattr(our, name) - getattr(their, name) for our, their in both) for name in ("p50", "p99")
-    )
-    return f"it added {p50:.3f} ms to the p50, {p99:.3f} ms to the p99"
+def waits(readings: Mapping[str, Sequence[Reading]]) -> str:
+    """Say how long requests take that go through it, and how long those that do not."""
+    said = []
+    for name in ("p50", "p99"):
+        ours, theirs = (
+            statistics.median(getattr(reading, name) for reading in readings[who]) for who in (NATPROXY, OWN_TLS)
+        )
+        said.append(f"{name} {ours:.3g} ms instead of {theirs:.3g} ms")
+    return ", ".join(said)
 
 
 # the two ways

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -63,6 +66,7 @@ def connect(
     from natproxy.errors import BundleError, PortalError, PortalUnreachableError  # noqa: PLC0415
 
     name, port = _apart(host)
+    _make_writable()
     try:
         run(bundle, name, port, _print_json if as_json else _print, caches=caches or (), offset=offset)
     except (BundleError, OffsetError) as error:
@@ -71,6 +75,14 @@ def connect(
         _give_up(error, UNREACHABLE)
     except PortalError as error:
         _give_up(error, BAD_ANSWER)
+
+
+def _make_writable() -> None:
+    """Have standard output take everything: a week's run does not end for a letter that the terminal has not."""
+    if sys.stdout is None:  # it was closed by whoever began this
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (as long as the process)
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _give_up(error: NatproxyError, code: int) -> NoReturn:
@@ -107,6 +119,9 @@ def _print(event: ConnectEvent) -> None:
 
 
 def _print_json(event: ConnectEvent) -> None:
+    import json  # noqa: PLC0415
+
     import msgspec  # noqa: PLC0415
 
-    print(msgspec.json.encode(event).decode(), flush=True)
+    # ASCII alone: the portal's words may hold what moves a terminal's cursor.
+    print(json.dumps(msgspec.to_builtins(event), separators=(",", ":")), flush=True)

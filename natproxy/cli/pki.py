@@ -56,12 +56,30 @@ NamingConfig = Annotated[
     Path | None,
     typer.Option("-c", "--config", metavar="FILE", help="Take public_host and public_ip from this config file first."),
 ]
+PortalConfig = Annotated[
+    Path | None, typer.Option("-c", "--config", metavar="FILE", help="Take the portal's port from this config file.")
+]
+PortalPort = Annotated[
+    int | None,
+    typer.Option(
+        "--portal-port",
+        metavar="PORT",
+        min=1,
+        max=65535,
+        help="Where natproxy's portal is, for bundles.",
+        show_default="what -c says, else as before; 6378 at first",
+    ),
+]
 DEFAULT_DIRECTORY = Path("natproxy-pki")
 
 
 @app.command(epilog="Example: natproxy pki init --host cache.dev.example.com --ip 203.0.113.73")
 def init(
-    host: Hosts = None, ip: Addresses = None, config: NamingConfig = None, directory: Directory = DEFAULT_DIRECTORY
+    host: Hosts = None,
+    ip: Addresses = None,
+    portal_port: PortalPort = None,
+    config: NamingConfig = None,
+    directory: Directory = DEFAULT_DIRECTORY,
 ) -> None:
     """Make a CA, and the server's certificate.
 
@@ -73,7 +91,7 @@ def init(
         raise typer.BadParameter(
             "say what clients dial: --host NAME, or -c FILE with a public_host", param_hint="--host"
         )
-    listing = _authority(directory).init(names)
+    listing = _authority(directory).init(names, portal_port or _portal_port(config))
     ca, server = listing.certificates
     print(f"{ca.name}, until {_day(ca.expires)}")
     print(f"the server's certificate for {names}, until {_day(server.expires)}")
@@ -87,6 +105,7 @@ def init(
 @app.command(epilog="Example: natproxy pki issue dev1 --days 30 --out dev1.zip")
 def issue(
     name: Name,
+    *,
     days: Annotated[
         int, typer.Option("--days", min=1, max=terms.MOST_DAYS, help="How long it is valid.")
     ] = terms.CLIENT_DAYS,
@@ -100,6 +119,8 @@ def issue(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    portal_port: PortalPort = None,
+    config: PortalConfig = None,
     directory: Directory = DEFAULT_DIRECTORY,
 ) -> None:
     """Make a developer's bundle.
@@ -109,7 +130,13 @@ def issue(
     before the last one ends.
     """
     authority = _authority(directory)
-    issued = authority.issue(name, days, Path(f"{name}.zip") if out is None else out, force=force)
+    issued = authority.issue(
+        name,
+        days,
+        Path(f"{name}.zip") if out is None else out,
+        force=force,
+        portal_port=portal_port or _portal_port(config),
+    )
     print(f"{issued.out}: {name}'s bundle, until {_day(issued.entry.expires)}, serial {issued.entry.serial}")
     print(f"It holds the only copy of {name}'s key: hand it over so that nobody else can read it, and delete it here.")
     for other in issued.others:
@@ -253,6 +280,15 @@ def _public_names(path: Path) -> list[tuple[str, str]]:
         raise typer.BadParameter(f"{path} has no public_host", param_hint="-c")
     names = [("--host", config.public_host)]
     return names if config.public_ip is None else [*names, ("--ip", config.public_ip)]
+
+
+def _portal_port(path: Path | None) -> int | None:
+    """Return the port that a config file says; None where there is no file, or no portal in it."""
+    if path is None:
+        return None
+    from natproxy.config import load_config  # noqa: PLC0415
+
+    return load_config(path).portal_port
 
 
 def _tell_list(directory: Path, until: datetime) -> None:

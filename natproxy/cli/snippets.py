@@ -65,16 +65,21 @@ def _document(routes: RoutesDocument, cache_id: str, *, is_local: bool) -> Snipp
         known = ", ".join(escaped(cache.id) for cache in routes.caches) or "none yet"
         complain(f"natproxy: no cache or static route is called {cache_id!r}; there are: {known}")
         raise typer.Exit(BAD_ANSWER)
-    write = connect_snippets if is_local else snippets
-    return write(cache, public_host=routes.public_host, public_ip=routes.public_ip)
+    host, ip = routes.public_host, routes.public_ip
+    if is_local:
+        return connect_snippets(cache, public_host=host, public_ip=ip, portal_port=routes.portal_port)
+    return snippets(cache, public_host=host, public_ip=ip)
 
 
 def _only(document: SnippetsDocument, client: str) -> SnippetsDocument:
     import msgspec  # noqa: PLC0415
 
+    from natproxy.snippets import CONNECT  # noqa: PLC0415
+
     found = tuple(snippet for snippet in document.snippets if snippet.client == client)
     if document.snippets and not found:
         fitting = ", ".join(snippet.client for snippet in document.snippets)
-        complain(f"natproxy: {client} is not for this cache as it is served; these are: {fitting}")
+        hint = f" ({CONNECT}: with --connect)" if client == CONNECT else ""
+        complain(f"natproxy: {client} is not for this cache as it is served; these are: {fitting}{hint}")
         raise typer.Exit(BAD_ANSWER)
     return msgspec.structs.replace(document, snippets=found)

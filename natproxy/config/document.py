@@ -40,7 +40,7 @@ def good_document(config: Config) -> CheckDocument:
     ports = {entry.port for entry in config.static}
     for entry in config.caches:
         ports.update(config.candidate_ports(entry))
-    portal = None if config.portal is None else config.portal.port
+    portal = config.portal_port
     listened_on = {*ports, config.admin.port, *((portal,) if portal is not None else ())}
     return CheckDocument(
         ok=True,

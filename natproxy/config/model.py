@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator
 
 from natproxy.config import addresses, values
 from natproxy.config.values import PortRange
-from natproxy.model import Endpoint, Network
+from natproxy.model import PORTAL_PORT, Endpoint, Network
 
 
 def _listed(what: str) -> BeforeValidator:
@@ -157,7 +157,7 @@ class Admin(Section):
 class Portal(Section):
     """Where developers find what they may use, over TLS with certificates of both sides."""
 
-    port: Annotated[int | None, PlainValidator(values.optional(values.port))] = 6378
+    port: Annotated[int | None, PlainValidator(values.optional(values.port))] = PORTAL_PORT
     """None = there is no portal, as where the section is not written."""
     allow: _Allow = None
     """None = everyone with a certificate that client_ca vouches for."""
@@ -287,6 +287,11 @@ class Config(Written):
         """Return the ports that clients cannot be served on as natproxy itself listens there, and what each is for."""
         own = {} if self.portal is None or self.portal.port is None else {self.portal.port: "the portal's port"}
         return {**own, self.admin.port: "the admin side's port"} if self.is_admin_port_taken else own
+
+    @property
+    def portal_port(self) -> int | None:
+        """The portal's port; None = there is no portal."""
+        return None if self.portal is None else self.portal.port
 
     @property
     def advertised(self) -> tuple[str, str]:

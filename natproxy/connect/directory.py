@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import socket
 import ssl
 import time
@@ -22,6 +23,9 @@ from natproxy.errors import PortalError
 
 PATH = "/directory"
 MOST_BYTES = 8 * 1024 * 1024
+LAST_PORT = 65535
+_LONGEST_HOST = 253
+"""Of a name in the DNS. It stands in each entry of each book that the worker is sent."""
 _PIECE_BYTES = 64 * 1024
 
 
@@ -38,11 +42,36 @@ class _Version(msgspec.Struct):
     version: int
 
 
+class _Incoming(io.RawIOBase):
+    """What comes over a connection until a deadline, however small the pieces are in which it comes."""
+
+    def __init__(self, sock: ssl.SSLSocket, deadline: float) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        """Monotonic time."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # a Buffer that can be written
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return self._sock.recv_into(buffer)
+
+
 def fetch(attempt: Attempt, context: ssl.SSLContext, seconds: float) -> Directory:
-    """Ask the portal; ``seconds`` bounds connecting to one address, and each wait afterwards. Raises PortalError."""
+    """Ask the portal; ``seconds`` bounds connecting to one address, TLS, and half of what comes then.
+
+    Raises PortalError.
+    """
     addresses = _resolve(attempt)
     sock, answering = _connect(attempt, addresses, seconds)
     document = _decode(attempt, _get(attempt, context, sock, seconds))
+    if (flaw := _flaw(document)) is not None:
+        message = f"{attempt.place} is not natproxy's portal: it tells of {flaw}"
+        raise PortalError(message)
     return Directory(document, (answering, *(ip for ip in addresses if ip != answering)))
 
 
@@ -86,22 +115,34 @@ def _talk(attempt: Attempt, sock: ssl.SSLSocket, seconds: float) -> bytes:
     except (ConnectionError, ssl.SSLEOFError):
         sock.recv(1)  # it was gone before it was asked: there may be an alert that says why
         raise
-    with connection.getresponse() as response:
+    with http.client.HTTPResponse(sock, method="GET") as response:
+        response.fp.close()  # each of its reads would wait anew
+        response.fp = io.BufferedReader(_Incoming(sock, time.monotonic() + 2 * seconds))
+        response.begin()
         if response.status != 200:
             raise not_answered(attempt, response.status)
-        return _body(attempt, response, time.monotonic() + 2 * seconds)
+        return _body(attempt, response)
 
 
-def _body(attempt: Attempt, response: http.client.HTTPResponse, deadline: float) -> bytes:
+def _body(attempt: Attempt, response: http.client.HTTPResponse) -> bytes:
     body = bytearray()
     while piece := response.read1(_PIECE_BYTES):
         body += piece
         if len(body) > MOST_BYTES:
             message = f"{attempt.place} is not natproxy's portal: it answers more than {MOST_BYTES} bytes"
             raise PortalError(message)
-        if time.monotonic() > deadline:
-            raise TimeoutError
     return bytes(body)
+
+
+def _flaw(document: DirectoryDocument) -> str | None:
+    """Say what in it cannot be true, as no natproxy says it."""
+    for host in (document.public_host or "", document.public_ip or ""):
+        if len(host) > _LONGEST_HOST:
+            return f"a host name of {len(host)} characters"
+    ports = (route.port for cache in document.caches for route in cache.routes if route.port is not None)
+    if (wrong := next((port for port in ports if not 0 < port <= LAST_PORT), None)) is not None:
+        return f"port {wrong}"
+    return None
 
 
 def _decode(attempt: Attempt, body: bytes) -> DirectoryDocument:

@@ -22,6 +22,10 @@ _NO_WAY = frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errn
 _ALERT = re.compile(r"the alert ([a-z ]+)")
 
 
+class RefusedError(PortalError):
+    """natproxy does not let the certificate in; asking again with the same one has the same answer for long."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """Who was asked, and by whom."""
@@ -91,7 +95,7 @@ def not_agreed(attempt: Attempt, error: Exception, *, is_greeted: bool = False) 
 def not_answered(attempt: Attempt, status: int) -> PortalError:
     """Say what another status than 200 means."""
     if status in {401, 403}:
-        return PortalError(
+        return RefusedError(
             f"natproxy on {attempt.place} does not let the certificate of {attempt.name} in (HTTP {status})"
         )
     if status in {429, 503}:
@@ -132,7 +136,7 @@ def _tls_fault(attempt: Attempt, error: ssl.SSLError, *, is_greeted: bool) -> Po
     if isinstance(error, ssl.SSLCertVerificationError):
         return PortalUnreachableError(_distrust(attempt, reason, line))
     if (text := refusal(attempt, alert_in(line))) is not None:
-        return PortalError(text)
+        return RefusedError(text)
     if reason is Why.CLEAR_TEXT:
         return PortalError(f"{place} does not speak TLS, so it is not natproxy's portal")
     if reason is Why.CLOSED:

@@ -11,12 +11,15 @@ import contextlib
 import errno
 import os
 import socket
+import time
 
 from natproxy.connect.routes import LOOPBACK
 from natproxy.errors import NatproxyError
 
 BACKLOG = 512
 _ASK_SECONDS = 0.2
+_ALL_SECONDS = 1.0
+_HOSTS = {socket.AF_INET: LOOPBACK, socket.AF_INET6: "::1"}
 _TAKEN = frozenset((errno.EADDRINUSE, errno.EACCES, errno.EPERM))
 
 
@@ -24,9 +27,61 @@ class TakenError(NatproxyError):
     """A port cannot be had on this computer."""
 
 
-def listen(port: int) -> socket.socket:
-    """Return a socket that listens on 127.0.0.1. Raises TakenError; OSError where no port at all can be had."""
-    if _answers(socket.AF_INET, LOOPBACK, port) or _answers(socket.AF_INET6, "::1", port):
+class Neighbours:
+    """Who else listens on this computer, asked port by port; ``seconds`` bound the whole of it.
+
+    On loopback a port answers at once that nobody is there. Where a local firewall drops the question, there is no
+    answer from any: then, and when the time is up, nobody is asked any more, and the system alone decides on a port.
+    """
+
+    def __init__(self, seconds: float = _ALL_SECONDS) -> None:
+        self._left = seconds
+        self._asked = dict(_HOSTS)
+
+    def listen_on(self, port: int) -> bool:
+        """Say whether somebody listens there; who says neither yes nor no does, if others would say no."""
+        return any(self._listens(family, port) for family in tuple(self._asked))
+
+    def _listens(self, family: socket.AddressFamily, port: int) -> bool:
+        if (answer := self._ask(family, port)) is None and self._drops(family):
+            del self._asked[family]
+            return False
+        return answer is not False
+
+    def _drops(self, family: socket.AddressFamily) -> bool:
+        """Say whether not even a port that certainly nobody listens on says no."""
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as nobodys:
+                nobodys.bind((_HOSTS[family], 0))
+                return self._ask(family, nobodys.getsockname()[1]) is None
+        except OSError:
+            return True
+
+    def _ask(self, family: socket.AddressFamily, port: int) -> bool | None:
+        """Return None for who does not answer in time."""
+        seconds = min(_ASK_SECONDS, self._left)
+        if seconds <= 0:
+            return None
+        began = time.monotonic()
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as sock:
+                sock.settimeout(seconds)
+                sock.connect((_HOSTS[family], port))
+                own: tuple[str, int] = sock.getsockname()[:2]
+                return own != (_HOSTS[family], port)  # a port may happen to connect to itself
+        except TimeoutError:
+            self._left -= time.monotonic() - began
+            return None
+        except OSError:
+            return False
+
+
+def listen(port: int, neighbours: Neighbours | None = None) -> socket.socket:
+    """Return a socket that listens on 127.0.0.1. Raises TakenError; OSError where no port at all can be had.
+
+    Whoever listens on many ports has one ``neighbours`` for all.
+    """
+    if (neighbours or Neighbours()).listen_on(port):
         message = f"somebody listens on port {port} here"
         raise TakenError(message)
     with contextlib.ExitStack() as stack:
@@ -45,17 +100,3 @@ def listen(port: int) -> socket.socket:
         sock.setblocking(False)
         stack.pop_all()
         return sock
-
-
-def _answers(family: int, host: str, port: int) -> bool:
-    """Say whether somebody listens there; who does not say no in time does."""
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as sock:
-            sock.settimeout(_ASK_SECONDS)
-            sock.connect((host, port))
-            own: tuple[str, int] = sock.getsockname()[:2]
-            return own != (host, port)  # a port may happen to connect to itself
-    except TimeoutError:
-        return True
-    except OSError:
-        return False

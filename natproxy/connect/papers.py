@@ -9,7 +9,7 @@ from pathlib import Path
 
 from natproxy.errors import BundleError, PkiError, TlsError
 from natproxy.messages import ClientTls
-from natproxy.pki.bundle import PORTAL_PORT
+from natproxy.model import PORTAL_PORT
 from natproxy.pki.unpacking import NAMES, manifest_of, unpacked
 from natproxy.tls import pem
 from natproxy.tls.contexts import node_context

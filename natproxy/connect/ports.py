@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 
 FIRST, LAST = 1024, 65535
-"""Between them the next free port is looked for: below, an ordinary user may not listen everywhere."""
+"""Between them is all that is listened on: what is below is the system's own, also where root runs this."""
 PRIVILEGED_STEP = 10_000
-"""Where 443 is taken, or not allowed, 10443 is the next to be tried."""
+"""443 is listened on as 10443."""
 
 
 def local_ports(
@@ -25,11 +25,13 @@ def local_ports(
     ``taken`` are local ports that somebody else listens on, or that may not be listened on.
     """
     wanted = sorted(set(ports))
-    own = {port: port + offset for port in wanted}
+    own = {port: _own(port + offset) for port in wanted}
     reserved = {*kept.values(), *(number for port, number in own.items() if port not in kept)}
     chosen: dict[int, int | None] = {port: kept[port] for port in wanted if port in kept}
     used = set(kept.values())
-    for port in wanted:
+    for port in sorted(
+        wanted, key=lambda port: (own[port] != port + offset, port)
+    ):  # 10443 is not 443's where both are
         if port in chosen:
             continue
         number = own[port]
@@ -48,6 +50,10 @@ def beyond(ports: Iterable[int], offset: int) -> int | None:
     return next((port for port in sorted(ports) if not 0 < port + offset <= LAST), None)
 
 
+def _own(number: int) -> int:
+    return number + PRIVILEGED_STEP if 0 < number < FIRST else number
+
+
 def _next(number: int, excluded: Collection[int]) -> int | None:
-    start = number + 1 if number >= FIRST else number + PRIVILEGED_STEP
-    return next((one for one in chain(range(start, LAST + 1), range(FIRST, start)) if one not in excluded), None)
+    numbers = chain(range(number + 1, LAST + 1), range(FIRST, number))
+    return next((one for one in numbers if one not in excluded), None)

@@ -23,6 +23,9 @@ CONNECT_SECONDS = 5.0
 HANDSHAKE_SECONDS = 10.0
 KEEPALIVE_SECONDS = 30.0
 MOST_CONNECTIONS = 4096
+MOST_ROUTES = 2048
+"""Of all caches that are served: no portal has this computer open as many ports as it likes."""
+_KNOWN_TLS = frozenset(("off", "terminate", "passthrough"))
 _STATICS = "static:"
 """No cache is called so."""
 _WITHOUT_CLUSTER = frozenset((Mode.CLUSTER_DISABLED, Mode.STANDALONE))
@@ -46,8 +49,13 @@ class Remote(NamedTuple):
 
     @property
     def is_servable(self) -> bool:
-        """Whether natproxy listens there."""
-        return self.view.port is not None and self.view.state != RouteState.ERROR
+        """Whether natproxy listens there, and speaks what is spoken here: what is not known is not sent in clear."""
+        return self.view.port is not None and self.view.state != RouteState.ERROR and self.is_understood
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether this natproxy knows how the route is secured."""
+        return self.view.tls in _KNOWN_TLS
 
 
 class Served(NamedTuple):
@@ -62,11 +70,17 @@ class Served(NamedTuple):
 def chosen(document: RoutesDocument, wanted: Iterable[str] = (), *, is_lenient: bool = False) -> tuple[CacheView, ...]:
     """Return the caches that are ``wanted`` by id; all where none is named.
 
-    Raises PortalError for unknown ones; lenient, they are left out: they may come back.
+    Raises PortalError for unknown ones, lenient, they are left out: they may come back; and for more than MOST_ROUTES.
     """
     wanted = tuple(dict.fromkeys(wanted))
-    if not wanted:
-        return document.caches
+    caches = _named(document, wanted, is_lenient=is_lenient) if wanted else document.caches
+    if (routes := sum(len(cache.routes) for cache in caches)) > MOST_ROUTES:
+        message = f"natproxy tells of {routes} routes, and {MOST_ROUTES} are served here at most: choose with --cache"
+        raise PortalError(message)
+    return caches
+
+
+def _named(document: RoutesDocument, wanted: Iterable[str], *, is_lenient: bool) -> tuple[CacheView, ...]:
     there = {cache.id: cache for cache in document.caches}
     if not is_lenient and (missing := [name for name in wanted if name not in there]):
         known = f"there are: {', '.join(there)}" if there else "it may use none at all"

@@ -16,16 +16,20 @@ import msgspec
 
 from natproxy import messages
 from natproxy.connect.directory import Directory
-from natproxy.connect.listening import TakenError, listen
+from natproxy.connect.listening import Neighbours, TakenError, listen
 from natproxy.connect.ports import local_ports
 from natproxy.connect.routes import LOOPBACK, Remote, Served, entries, next_version, remotes, serve_message
 from natproxy.connect.shown import called, changed, local_route, opened, where
 from natproxy.documents import CacheView, LocalRoute
 from natproxy.errors import ChannelError
 from natproxy.model import Outcome
+from natproxy.worker.limits import descriptor_limit
 
 DRAIN_SECONDS = 30.0
 """How long connections to what is gone may live on; natproxy ends them when it is time there."""
+_OWN_DESCRIPTORS = 32
+"""What this process has open besides ports and connections, about."""
+_NO_ROOM = "no port is left for it here, or this process may open no more files (ulimit -n)"
 
 Tell = Callable[[str, str, Sequence[LocalRoute]], None]
 """Takes an event's name, a line, and the routes that it is about."""
@@ -86,8 +90,13 @@ class Serving:
         self._show(told)
 
     def _open(self, ports: Iterable[int]) -> Mapping[int, socket.socket]:
-        """Listen for what is new; return the sockets by natproxy's port."""
-        coming = {port for port in ports if port not in self._closing}
+        """Listen for what is new; return the sockets by natproxy's port.
+
+        Of the descriptors a third is left to connections: what does not fit is not served.
+        """
+        room = descriptor_limit() * 2 // 3 - _OWN_DESCRIPTORS - len(self._served) - len(self._closing)
+        coming = set(sorted(port for port in ports if port not in self._closing)[: max(0, room)])
+        neighbours = Neighbours()
         taken: set[int] = set()
         sockets: dict[int, socket.socket] = {}
         while missing := coming - sockets.keys():
@@ -97,7 +106,7 @@ class Serving:
                     coming.discard(port)
                     continue
                 try:
-                    sockets[port] = listen(number)
+                    sockets[port] = listen(number, neighbours)
                 except TakenError:
                     taken.add(number)
                     self._kept.pop(port, None)
@@ -129,6 +138,7 @@ class Serving:
         serve = serve_message(served, self._host, self._addresses)
         if sock is not None:
             self._worker.send(msgspec.structs.replace(serve, sockets=1), [sock])
+            sock.close()
         elif serve != self._sent.get(local_port):
             self._worker.send(serve)
         self._sent[local_port] = serve
@@ -162,7 +172,7 @@ class Serving:
         lines: dict[tuple[object, ...], LocalRoute] = {}
         for remote in told:
             served = None if remote.view.port is None else self._served.get(remote.view.port)
-            why_not = "no port is left for it here" if served is None and remote.is_servable else ""
+            why_not = _NO_ROOM if served is None and remote.is_servable else ""
             line = local_route(
                 remote, None if served is None else served.local_port, offset=self._offset, why_not=why_not
             )

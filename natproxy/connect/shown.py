@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
+from natproxy.connect.ports import FIRST
 from natproxy.connect.routes import LOOPBACK, Remote
 from natproxy.documents import ConnectEvent, LocalRoute
 from natproxy.model import Kind, Mode
@@ -90,25 +91,27 @@ def _notes(remote: Remote, local_port: int | None, offset: int, why_not: str) ->
     view = remote.view
     if view.port is None:
         yield "it has no port at natproxy"
+    elif not remote.is_understood:
+        yield "this natproxy does not know how it is secured: use a newer one here"
     elif local_port is None:
         yield why_not or f"natproxy does not serve its port {view.port} now"
     elif local_port != view.port + offset:
-        yield f"{view.port + offset} is taken here"
+        wanted = view.port + offset
+        yield f"{wanted} is taken here" if wanted >= FIRST else f"no port below {FIRST} is opened here"
     if view.tls == "off":
         yield _SPOKEN["off"]
     elif view.tls == "passthrough":
         yield f"{_SPOKEN['passthrough']}, and is told of addresses in the VPC"
 
 
-def _command(remote: Remote, port: int) -> str | None:
+def _command(remote: Remote, port: int) -> str:
     view = remote.view
-    if remote.engine == "memcached" or view.rewrite == "memcached":
-        return None if view.tls == "passthrough" else f"nc {LOOPBACK} {port}"
-    if not remote.engine and view.rewrite != "redis":
-        return None
+    is_tls = view.tls == "passthrough"
+    if remote.engine == "memcached" or view.rewrite == "memcached" or not (remote.engine or view.rewrite == "redis"):
+        return f"openssl s_client -quiet -connect {LOOPBACK}:{port}" if is_tls else f"nc {LOOPBACK} {port}"
     words = ["redis-cli"]
-    if remote.mode in _WITH_CLUSTER and view.tls != "passthrough":
+    if remote.mode in _WITH_CLUSTER and not is_tls:
         words.append("-c")
-    if view.tls == "passthrough":
+    if is_tls:
         words.append("--tls")
     return " ".join((*words, "-p", str(port)))

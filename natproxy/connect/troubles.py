@@ -30,7 +30,7 @@ _OUTCOMES = {
     ),
 }
 BY_CERTIFICATE = frozenset((Outcome.NODE_HANDSHAKE, Outcome.NODE_TLS))
-"""Ends of connections that tell of a refused certificate, maybe."""
+"""Ends of connections, and of dials, that tell of a refused certificate, maybe."""
 
 
 class Troubles:
@@ -41,10 +41,13 @@ class Troubles:
         self._where = where
         self._portal = ""
         """What is wrong with the portal now."""
+        self._is_refused = False
         self._suspected: dict[int, tuple[Outcome, str]] = {}
         """Local ports that could not be dialled, and nobody was told so."""
         self._told: dict[int, str] = {}
         """Local ports that were told of."""
+        self._refused_at: dict[int, float] = {}
+        """When local ports that failed by certificate last did."""
         self._advised: set[tuple[Outcome, int]] = set()
 
     @property
@@ -52,8 +55,14 @@ class Troubles:
         """Whether the portal gave no directory when it was last asked."""
         return bool(self._portal)
 
-    def portal_failed(self, text: str) -> None:
-        """The portal gave no directory."""
+    @property
+    def is_refused(self) -> bool:
+        """Whether that was for the certificate that it was shown."""
+        return self._is_refused
+
+    def portal_failed(self, text: str, *, is_refusal: bool = False) -> None:
+        """The portal gave no directory; ``is_refusal``: for the certificate."""
+        self._is_refused = is_refusal
         self._suspected.clear()
         if text != self._portal:
             self._portal = text
@@ -61,6 +70,7 @@ class Troubles:
 
     def portal_answered(self, attempt: Attempt) -> None:
         """It gave one."""
+        self._is_refused = False
         if self._portal:
             self._portal = ""
             self._say("healed", f"natproxy on {attempt.place} answers again")
@@ -71,8 +81,10 @@ class Troubles:
                 self._say("trouble", f"{self._where(port)} cannot be reached: {text}")
             self._told[port] = text
 
-    def dial_failed(self, port: int, outcome: Outcome, detail: str) -> bool:
-        """Take note of it; say whether the portal should be asked at once."""
+    def dial_failed(self, port: int, outcome: Outcome, detail: str, now: float) -> bool:
+        """Take note of it; say whether the portal should be asked at once. ``now`` is any clock's, in seconds."""
+        if outcome in BY_CERTIFICATE:
+            self._refused_at[port] = now
         if port in self._told or self._portal:
             return False
         self._suspected[port] = outcome, detail
@@ -81,8 +93,24 @@ class Troubles:
     def dial_recovered(self, port: int) -> None:
         """The port answers."""
         self._suspected.pop(port, None)
+        self._refused_at.pop(port, None)
         if (text := self._told.pop(port, "")) and text not in self._told.values():
             self._say("healed", f"{self._where(port)} answers again")
+
+    def got_through(self, port: int, began: float) -> bool:
+        """A connection that began then had an answer: if that was after the last refusal, that is over: say whether."""
+        if (refused_at := self._refused_at.get(port)) is None or began <= refused_at:
+            return False
+        self.dial_recovered(port)
+        return True
+
+    def bundle_renewed(self) -> None:
+        """Another certificate is shown: what was said of the old one holds no more."""
+        for port in tuple(self._refused_at):
+            self._suspected.pop(port, None)
+            if (text := self._told.pop(port, "")) and text not in self._told.values():
+                self._say("healed", f"{self._where(port)} is shown the new bundle's certificate from now on")
+        self._refused_at.clear()
 
     def ended(self, port: int, outcome: Outcome) -> None:
         """A connection ended in a way that its user can do something about."""
@@ -95,6 +123,7 @@ class Troubles:
         kept = frozenset(ports)
         self._suspected = {port: one for port, one in self._suspected.items() if port in kept}
         self._told = {port: text for port, text in self._told.items() if port in kept}
+        self._refused_at = {port: when for port, when in self._refused_at.items() if port in kept}
 
 
 def _reason(attempt: Attempt, outcome: Outcome, detail: str) -> str:

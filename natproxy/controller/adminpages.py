@@ -20,7 +20,7 @@ from natproxy.pages.cache import cache_page
 from natproxy.pages.problem import problem_page
 from natproxy.pages.rendering import HEADERS as PAGE_HEADERS
 from natproxy.pages.status import status_page
-from natproxy.snippets import snippets
+from natproxy.snippets import connect_snippets, snippets
 
 FRESH_SECONDS = 0.9
 IN_A_THREAD_BYTES = 32 * 1024
@@ -79,9 +79,15 @@ class AdminPages:
         if cache is None:
             text = "No cache and no static route of this name is known now. The first page lists those that are."
             return page_answer(404, problem_page(404, "There is no such cache", text, is_portal=False))
-        host = document.public_host
-        found = snippets(cache, public_host=host, public_ip=document.public_ip)
-        return page_answer(200, cache_page(cache, found, is_portal=False, public_host=host))
+        host, ip = document.public_host, document.public_ip
+        page = cache_page(
+            cache,
+            snippets(cache, public_host=host, public_ip=ip),
+            is_portal=False,
+            public_host=host,
+            local_lines=connect_snippets(cache, public_host=host, public_ip=ip, portal_port=document.portal_port),
+        )
+        return page_answer(200, page)
 
 
 def page_answer(status: int, page: str) -> web.Response:

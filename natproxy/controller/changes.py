@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
-from natproxy.controller.metrics import NodeChange
 from natproxy.model import Endpoint, Kind, PortMap, Role, RouteKey, Snapshot
+
+
+class NodeChange(StrEnum):
+    """What happened to a node or an endpoint: a closed list, used as a metric label."""
+
+    ADDED = "added"
+    GONE = "gone"
+    RETURNED = "returned"
+    ADDRESS = "address-changed"
+    ROLE = "role-moved"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from natproxy.controller.systemd import Notifier, inherited, is_open, take_envir
 from natproxy.controller.web import Admin
 from natproxy.controller.webtls import WebTls
 from natproxy.errors import NatproxyError
+from natproxy.model import Endpoint
 from natproxy.tasks import TaskOwner
 
 _log = logging.getLogger(__name__)
@@ -160,8 +161,16 @@ class Daemon:
         if self._portal is not None:
             self._portal.open()
         self._notifier.ready(engine.status)
-        routes = len(engine.serving.current)
-        event(_log, logging.INFO, "natproxy runs", version=__version__, config=config.path, routes=routes)
+        event(
+            _log,
+            logging.INFO,
+            "natproxy runs",
+            version=__version__,
+            config=config.path,
+            routes=len(engine.serving.current),
+            admin=Endpoint(config.admin.address, config.admin.port),
+            portal=config.portal_port,
+        )
 
     async def _open_admin(self, side: Admin, tls: WebTls) -> None:
         admin = self._config.admin

@@ -14,7 +14,7 @@ from natproxy.controller.directory import directory_document
 from natproxy.controller.engine import Engine
 from natproxy.controller.status import ports_document, routes_document
 from natproxy.controller.statusview import Standing, status_document
-from natproxy.documents import DirectoryDocument, DiscoveryView, ReloadVerdict, RoutesDocument, StatusDocument
+from natproxy.documents import DirectoryDocument, ReloadVerdict, RoutesDocument, StatusDocument
 from natproxy.model import Route
 from natproxy.tls.identity import Identity
 
@@ -67,19 +67,13 @@ class Desk:
         """Return what the status page shows."""
         engine, now = self._engine, time.monotonic()
         is_ready, readiness = self.readiness()
-        discovered_at = engine.discovered_at
-        discovery = DiscoveryView(
-            state=engine.discovery_state(),
-            age_seconds=None if discovered_at is None else round(now - discovered_at, 1),
-            interval_seconds=engine.config.aws.refresh,
-        )
         standing = Standing(
             version=__version__,
             uptime_seconds=now - engine.began_at,
             is_ready=is_ready,
             readiness=readiness,
             troubles=tuple(engine.troubles()),
-            discovery=discovery,
+            discovery=engine.discovery_view(),
             workers_running=engine.workers.running,
             workers_wanted=engine.workers.count,
         )

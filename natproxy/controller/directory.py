@@ -32,6 +32,7 @@ def directory_document(
         version=whole.version,
         public_host=whole.public_host,
         public_ip=whole.public_ip,
+        portal_port=whole.portal_port,
         generated=whole.generated,
         caches=tuple(cache for cache in caches if cache.routes),
         certificate=identity.name,

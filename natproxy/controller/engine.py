@@ -15,18 +15,19 @@ from collections.abc import Iterable
 from natproxy import messages
 from natproxy.config import Config, kept_until_restart, load_config
 from natproxy.controller.activity import Activity, turned_away
-from natproxy.controller.changes import Change
+from natproxy.controller.changes import Change, NodeChange
 from natproxy.controller.children import Spawner
 from natproxy.controller.credentials import Credentials, between
 from natproxy.controller.hearsay import Hearsay
 from natproxy.controller.knowledge import Knowledge
 from natproxy.controller.logins import Logins
 from natproxy.controller.logs import event, listen, listen_no_more, log_connection, set_up_logs
-from natproxy.controller.metrics import Metrics, NodeChange
+from natproxy.controller.metrics import Metrics
 from natproxy.controller.overview import route_statuses
 from natproxy.controller.recent import Recent
 from natproxy.controller.reconcile import Discovery, Taken
 from natproxy.controller.roleasker import RoleAsker, targets_of
+from natproxy.controller.rounds import Rounds
 from natproxy.controller.serving import Serving
 from natproxy.controller.sockets import Sockets
 from natproxy.controller.statefile import State, StateFile
@@ -35,10 +36,10 @@ from natproxy.controller.systemd import Notifier
 from natproxy.controller.workers import Workers
 from natproxy.discover.elasticache import ElastiCache
 from natproxy.discover.names import Names
-from natproxy.discover.parse import Failure, RawAnswers
-from natproxy.documents import ReloadVerdict
+from natproxy.discover.parse import RawAnswers
+from natproxy.documents import DiscoveryView, ReloadVerdict
 from natproxy.errors import ConfigError
-from natproxy.model import DiscoveryFailure, Kind, Outcome, Route
+from natproxy.model import Kind, Outcome, Route
 from natproxy.tasks import TaskOwner
 from natproxy.wire.rewriter import Hint
 
@@ -76,9 +77,8 @@ class Engine:
         self.workers = Workers(config.worker_count, self._heard, self._lost, spawner=spawner)
         self.serving = Serving(self.knowledge, self.sockets, self.workers)
         self.names = Names(config.resolver, self._name_answered)
-        self.discovery = Discovery(
-            self._fetch, self._take_answers, self._count_failure, lambda: self.config.aws.refresh
-        )
+        self._rounds = Rounds(metrics.discovery)
+        self.discovery = Discovery(self._fetch, self._take_answers, self._rounds.fail, lambda: self.config.aws.refresh)
         self._aws = ElastiCache(config.aws)
         self._hearsay = Hearsay(self.knowledge, metrics, self._ask_cache_anew, self._tell_changes)
         self._role_asker = RoleAsker(Logins(self._aws.secret), self._hearsay.answered)
@@ -91,16 +91,12 @@ class Engine:
         """Will open those whose names have answered."""
         self._has_started = asyncio.Event()
         self._is_stopping = False
-        self._is_discovered = False
         self._is_held_back = False
         self._discovering: asyncio.Task[None] | None = None
-        self._last_failure: Failure | None = None
         self._told_notes: frozenset[str] = frozenset()
         self.status = ""
         """How all stands, in one line."""
         self.began_at = time.monotonic()
-        self.discovered_at: float | None = None
-        """When AWS last told everything, as ``began_at`` by the monotonic clock; None = never."""
 
     # Life.
 
@@ -145,7 +141,8 @@ class Engine:
         if not self.config.caches:
             if self._discovering is not None:
                 self._discovering.cancel()
-            self._discovering = self._last_failure = None
+            self._discovering = None
+            self._rounds.end()
         elif self._discovering is None:
             self._discovering = self._tasks.start("discovery", self.discovery.run())
         else:
@@ -196,33 +193,23 @@ class Engine:
         self.activity.follow({status.route.port: status.route.key for status in statuses})
         self.metrics.show_workers(self.workers.count, self.workers.slots())
         waiting = self.waiting()
-        self.metrics.show_discovery(self.config.aws.refresh if self.config.caches else 0.0, is_ready=not waiting)
+        self.metrics.discovery.show(self.config.aws.refresh if self.config.caches else 0.0, is_ready=not waiting)
         status = status_line(statuses, unplaced=len(unplaced), waiting=waiting)
         if status != self.status:
             self.status = status
             self._notifier.status(status)
 
-    def discovery_state(self) -> str:
-        """Return ``DiscoveryView.state``."""
-        if not self.config.caches:
-            return "off"
-        return "failing" if self._last_failure is not None else "ok" if self._is_discovered else "waiting"
+    def discovery_view(self) -> DiscoveryView:
+        """Return how asking AWS goes."""
+        return self._rounds.view(self.config.aws.refresh, is_asked=bool(self.config.caches))
 
     def waiting(self) -> str:
         """Say what the first discovery waits for; empty once it has succeeded, or where there is nothing to ask."""
-        if self._is_discovered or not self.config.caches:
-            return ""
-        if self._last_failure is None:
-            return "the first answer of AWS"
-        return f"the first answer of AWS ({self._last_failure.reason}: {self._last_failure.message})"
+        return self._rounds.waiting(is_asked=bool(self.config.caches))
 
     def troubles(self) -> list[str]:
         """Say what is not as it should be while what was good before is served on."""
-        troubles = []
-        if self._is_discovered and (failure := self._last_failure) is not None:
-            why = f"({failure.reason}: {failure.message})"
-            troubles.append(f"AWS cannot be asked, what was known is served {why}")
-        return troubles + self.credentials.troubles()
+        return self._rounds.troubles() + self.credentials.troubles()
 
     # Facts come in.
 
@@ -238,10 +225,7 @@ class Engine:
         self._told_notes = frozenset(self.knowledge.snapshot.notes)
         is_complete = self.knowledge.snapshot.is_complete
         if is_complete:
-            self._is_discovered = True
-            self.discovered_at = time.monotonic()
-            self._last_failure = None
-            self.metrics.record_discovery(None)
+            self._rounds.succeed()
         self._settle(is_reload=False, waits_for_names=True)
         self._show()
         return Taken(bool(changes), is_complete)
@@ -253,7 +237,7 @@ class Engine:
                 self._hurry_endpoints(change.key.cache)
 
     def _tell_change(self, change: Change) -> None:
-        self.metrics.record_change(change.what)
+        self.metrics.discovery.record_change(change.what)
         event(
             _log,
             logging.INFO,
@@ -273,10 +257,6 @@ class Engine:
             if kind in endpoints:
                 self.names.hurry(endpoints[kind].host)
 
-    def _count_failure(self, failure: Failure) -> None:
-        self._last_failure = failure
-        self.metrics.record_discovery(DiscoveryFailure(failure.reason))
-
     def _name_answered(self, host: str, addresses: tuple[str, ...] | None, reason: str) -> None:
         self._name_came.set()
         if addresses is not None:
@@ -284,7 +264,7 @@ class Engine:
             reason = "" if good else f"it leads to {addresses[0]}, which cannot be the address of a node"
             addresses = good or None
         if addresses is None:
-            self.metrics.record_name_failure()
+            self.metrics.discovery.record_name_failure()
         before = self.knowledge.book.get(host)
         is_new = self.knowledge.take_name(host, addresses, reason)
         self._open_awaited(host)
@@ -299,7 +279,7 @@ class Engine:
             key = None if route is None else route.key
             event(_log, level, "name resolves anew", host=host, before=before.current, after=addresses, route=key)
             if self.knowledge.has_node_moved(host, before):
-                self.metrics.record_change(NodeChange.ADDRESS)
+                self.metrics.discovery.record_change(NodeChange.ADDRESS)
         self.serving.names_changed([host])
 
     def _heard(self, worker: int, message: messages.Up) -> None:
@@ -427,7 +407,7 @@ class Engine:
         except ConfigError as error:
             event(_log, logging.ERROR, "reload refused, the old config stays", error=error)
             verdict = ReloadVerdict(False, str(error))
-        self.metrics.record_reload(is_accepted=verdict.ok)
+        self.metrics.config.record_reload(is_accepted=verdict.ok)
         self._show()
         self._notifier.ready(self.status)
         return verdict

@@ -78,7 +78,8 @@ class _Protocol(web.RequestHandler):
 class HttpServer(web.Server):
     """Answers on every connection that it makes a protocol for, by being called.
 
-    ``tell`` is called with the status of each answer; ``headers`` are added to each.
+    ``tell`` is called with the status of each answer; ``headers`` are added to each. At most one answer is begun
+    whenever the loop has come round: a page takes it some milliseconds, and all connections may ask at once.
     """
 
     def __init__(
@@ -89,7 +90,11 @@ class HttpServer(web.Server):
         tell: Callable[[int], None] = lambda _: None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        turn = asyncio.Lock()
+
         async def answer_and_finish(request: web.BaseRequest) -> web.Response:
+            async with turn:
+                await asyncio.sleep(0)
             response = await answer(request)
             self.finish(response)
             return response

@@ -12,13 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from natproxy.controller.configmetrics import ConfigCounts
+from natproxy.controller.discoverymetrics import DiscoveryCounts
 from natproxy.controller.limitmetrics import Refusals, limit_families
 from natproxy.controller.rewritemetrics import Rewrites, hint_family, rewrite_families
 from natproxy.controller.status import RouteStatus
@@ -26,20 +27,10 @@ from natproxy.controller.tlsmetrics import Handshakes, TlsCounts, add_handshakes
 from natproxy.controller.webmetrics import SideCounts
 from natproxy.controller.workermetrics import WorkerProcesses
 from natproxy.messages import DIAL_BUCKETS, Counts, RouteCounts
-from natproxy.model import DiscoveryFailure, Kind, Outcome, RouteKey, RouteState
+from natproxy.model import Kind, Outcome, RouteKey, RouteState
 from natproxy.wire.rewriter import Hint
 
 _ROUTE = ("cache", "node", "kind", "port")
-
-
-class NodeChange(StrEnum):
-    """What happened to a node or an endpoint: a closed list, used as a metric label."""
-
-    ADDED = "added"
-    GONE = "gone"
-    RETURNED = "returned"
-    ADDRESS = "address-changed"
-    ROLE = "role-moved"
 
 
 @dataclass(slots=True)
@@ -74,7 +65,6 @@ class Metrics(Collector):
     def __init__(self, version: str, registry: CollectorRegistry, *, now: Callable[[], float] = time.time) -> None:
         self._version = version
         self._registry = registry
-        self._now = now
         self._ports: dict[int, _Port] = {}
         self._statuses: dict[int, RouteStatus] = {}
         self._unplaced: Counter[str] = Counter()
@@ -83,14 +73,9 @@ class Metrics(Collector):
         self._workers = WorkerProcesses()
         self._refusals = Refusals()
         self._totals: Counter[str] = Counter()
-        self._discovery_failures: Counter[str] = Counter()
-        self._discovered_at = self._refresh_seconds = 0.0
-        self._is_ready = False
-        self._changes: Counter[str] = Counter()
         self._hints: Counter[str] = Counter()
-        self._reloads: Counter[str] = Counter()
-        self._is_last_reload_good = True
-        self._reloaded_at = now()
+        self.discovery = DiscoveryCounts(now=now)
+        self.config = ConfigCounts(now=now)
         self.tls = TlsCounts()
         """What concerns TLS and no single port."""
         self.admin, self.portal = SideCounts("admin", "admin side"), SideCounts("portal")
@@ -136,41 +121,13 @@ class Metrics(Collector):
         """Tell how many workers there should be, and which run now (slot -> process id)."""
         self._workers.show(wanted, pids)
 
-    def show_discovery(self, refresh_seconds: float, *, is_ready: bool) -> None:
-        """Tell how often AWS is asked (0 where there is nothing to ask for), and what /readyz says."""
-        self._refresh_seconds = refresh_seconds
-        self._is_ready = is_ready
-
-    def record_discovery(self, failure: DiscoveryFailure | None) -> None:
-        """Count one round of asking AWS; ``failure`` None where it told everything."""
-        self._totals["discovery_runs"] += 1
-        if failure is None:
-            self._discovered_at = self._now()
-        else:
-            self._discovery_failures[failure] += 1
-
-    def record_change(self, change: NodeChange, number: int = 1) -> None:
-        """Count changes of nodes and endpoints."""
-        self._changes[change] += number
-
     def record_hint(self, hint: Hint) -> None:
         """Count a reply that had AWS and DNS asked."""
         self._hints[hint] += 1
 
-    def record_reload(self, *, is_accepted: bool) -> None:
-        """Count a reload of the config."""
-        self._reloads["accepted" if is_accepted else "refused"] += 1
-        self._is_last_reload_good = is_accepted
-        if is_accepted:
-            self._reloaded_at = self._now()
-
     def record_state_save_failure(self) -> None:
         """Count a state file that could not be written."""
         self._totals["state_save_failures"] += 1
-
-    def record_name_failure(self) -> None:
-        """Count a host name that did not resolve."""
-        self._totals["name_failures"] += 1
 
     # --- what is shown
 
@@ -199,8 +156,8 @@ class Metrics(Collector):
         yield from self.tls.families()
         yield from self.admin.families()
         yield from self.portal.families()
-        yield from self._discovery()
-        yield from self._config()
+        yield from self.discovery.families()
+        yield from self.config.families()
         yield from self._upkeep()
 
     def _build_info(self) -> Metric:
@@ -288,55 +245,6 @@ class Metrics(Collector):
             family.add_metric(_labels(number, port.key), buckets, port.dial_seconds)
         return family
 
-    def _discovery(self) -> Iterator[Metric]:
-        yield _counter("natproxy_discovery_runs", "Rounds of asking AWS.", self._totals["discovery_runs"])
-        yield _labelled(
-            "natproxy_discovery_failures",
-            "Rounds in which AWS did not tell everything, by reason.",
-            "reason",
-            {reason.value: self._discovery_failures[reason] for reason in DiscoveryFailure},
-        )
-        yield _gauge(
-            "natproxy_discovery_last_success_timestamp_seconds",
-            "Unix time of the last round in which AWS told everything; 0 before the first.",
-            self._discovered_at,
-        )
-        yield _gauge(
-            "natproxy_discovery_refresh_seconds",
-            "Seconds between two rounds of asking AWS while all is well; 0 where no cache is configured.",
-            self._refresh_seconds,
-        )
-        yield _gauge(
-            "natproxy_ready",
-            "1 where AWS has told everything at least once since the start, or no cache is configured: as /readyz.",
-            self._is_ready,
-        )
-        yield _labelled(
-            "natproxy_node_changes",
-            "Changes of nodes and endpoints that were followed.",
-            "change",
-            {change.value: self._changes[change] for change in NodeChange},
-        )
-        yield _counter("natproxy_name_failures", "Host names that did not resolve.", self._totals["name_failures"])
-
-    def _config(self) -> Iterator[Metric]:
-        yield _labelled(
-            "natproxy_config_reloads",
-            "Reloads of the config, by result.",
-            "result",
-            {result: self._reloads[result] for result in ("accepted", "refused")},
-        )
-        yield _gauge(
-            "natproxy_config_last_reload_successful",
-            "1 where the last reload of the config was accepted, or there was none.",
-            self._is_last_reload_good,
-        )
-        yield _gauge(
-            "natproxy_config_last_reload_success_timestamp_seconds",
-            "Unix time at which the config in use was taken up.",
-            self._reloaded_at,
-        )
-
     def _upkeep(self) -> Iterator[Metric]:
         yield from self._workers.families()
         for name, help_text in (
@@ -347,8 +255,8 @@ class Metrics(Collector):
             yield _counter(f"natproxy_{name}", help_text, self._totals[name])
         yield _counter(
             "natproxy_log_lines_dropped",
-            "Log lines about finished connections that were left out, because there were too many.",
-            self._totals["dropped_logs"],
+            "Log lines about finished or refused connections that were left out, because there were too many.",
+            self._totals["dropped_logs"] + self.admin.dropped_lines + self.portal.dropped_lines,
         )
 
 
@@ -356,16 +264,5 @@ def _labels(port: int, key: RouteKey) -> list[str]:
     return [key.cache, str(key.node) if key.node is not None else "", key.kind.value, str(port)]
 
 
-def _gauge(name: str, help_text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, help_text, value=value)
-
-
 def _counter(name: str, help_text: str, value: float) -> Metric:
     return CounterMetricFamily(name, help_text, value=value)
-
-
-def _labelled(name: str, help_text: str, label: str, values: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(name, help_text, labels=[label])
-    for value, number in values.items():
-        family.add_metric([value], number)
-    return family

@@ -25,7 +25,7 @@ from natproxy.model import Network
 from natproxy.pages.cache import cache_page
 from natproxy.pages.portal import portal_page
 from natproxy.pages.problem import problem_page
-from natproxy.snippets import as_text, connect_snippets, snippets
+from natproxy.snippets import as_text, bundle_of, connect_snippets, snippets
 from natproxy.tls.identity import Identity
 from natproxy.worker.access import plain_ip
 
@@ -91,7 +91,7 @@ class Portal:
         return {
             "/": {"GET": self._shown(self._index)},
             "/directory": {"GET": self._shown(_directory)},
-            "/caches/": {"GET": self._shown(_cache)},
+            "/caches/": {"GET": self._shown(self._cache)},
             "/snippets/": {"GET": self._shown(_snippets)},
             **static_table(),
         }
@@ -99,10 +99,11 @@ class Portal:
     def _shown(self, show: Show) -> Answer:
         async def answer(request: web.BaseRequest) -> web.Response:
             transport = request.transport
-            if transport is None:
+            peer = None if transport is None else transport.get_extra_info("peername")
+            if transport is None or peer is None:  # uvloop's forgets it once the client has gone
                 return text_answer(403, "the connection is gone")
             identity = self._tls.identity(transport)
-            document = self._source.directory(identity, plain_ip(transport.get_extra_info("peername")[0]))
+            document = self._source.directory(identity, plain_ip(peer[0]))
             response = show(document, request)
             event(
                 _log,
@@ -120,24 +121,29 @@ class Portal:
         page = portal_page(document, certificate=document.certificate, expires=document.expires, portal_port=self._port)
         return page_answer(200, page)
 
+    def _cache(self, document: DirectoryDocument, request: web.BaseRequest) -> web.Response:
+        if (cache := _asked_for(document, request)) is None:
+            text = "There is no such cache, or your certificate may not use it. The first page lists those that it may."
+            return page_answer(404, problem_page(404, "Not found", text, is_portal=True))
+        host, ip = document.public_host, document.public_ip
+        page = cache_page(
+            cache,
+            snippets(cache, public_host=host, public_ip=ip),
+            is_portal=True,
+            public_host=host,
+            local_lines=connect_snippets(
+                cache,
+                public_host=host,
+                public_ip=ip,
+                portal_port=self._port,
+                bundle=bundle_of(document.certificate),
+            ),
+        )
+        return page_answer(200, page)
+
 
 def _directory(document: DirectoryDocument, _: web.BaseRequest) -> web.Response:
     return json_answer(200, directory_json(document))
-
-
-def _cache(document: DirectoryDocument, request: web.BaseRequest) -> web.Response:
-    if (cache := _asked_for(document, request)) is None:
-        text = "There is no such cache, or your certificate may not use it. The first page lists those that it may."
-        return page_answer(404, problem_page(404, "Not found", text, is_portal=True))
-    host, ip = document.public_host, document.public_ip
-    page = cache_page(
-        cache,
-        snippets(cache, public_host=host, public_ip=ip),
-        is_portal=True,
-        public_host=host,
-        local_lines=connect_snippets(cache, public_host=host, public_ip=ip),
-    )
-    return page_answer(200, page)
 
 
 def _snippets(document: DirectoryDocument, request: web.BaseRequest) -> web.Response:

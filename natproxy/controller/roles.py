@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from natproxy.controller.changes import Change
-from natproxy.controller.metrics import NodeChange
+from natproxy.controller.changes import Change, NodeChange
 from natproxy.model import Cache, Kind, NodeId, Role, RouteKey, Snapshot
 from natproxy.plan.addresses import Addresses
 from natproxy.wire.book import plain_host

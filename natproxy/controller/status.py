@@ -82,6 +82,7 @@ def routes_document(
     document = RoutesDocument(
         public_host=config.public_host,
         public_ip=config.public_ip,
+        portal_port=config.portal_port,
         generated=_utc(generated),
         notes=(*snapshot.notes, *((outage,) if outage else ())),
         caches=tuple(caches),

@@ -19,6 +19,8 @@ class SideCounts:
         self._called = called or side
         self._requests: Counter[int] = Counter()
         self._refusals: Counter[str] = Counter()
+        self.dropped_lines = 0
+        """Refusals that got no line in the log, because there were too many."""
 
     def record_request(self, code: int) -> None:
         """Count an answer by its HTTP status."""

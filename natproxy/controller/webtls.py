@@ -29,15 +29,22 @@ HANDSHAKE_SECONDS = 5.0
 LAST_WORD_SECONDS = 1.0
 """What a client gets to hear why its handshake failed, or to say goodbye."""
 _READ_BYTES = 16 * 1024
+IN_THE_CLEAR = "this port speaks HTTPS, and asks for a client certificate"
+_CLEAR_ANSWER = (
+    "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    f"Content-Length: {len(IN_THE_CLEAR) + 1}\r\nConnection: close\r\n\r\n{IN_THE_CLEAR}\n"
+).encode()
+"""What OpenSSL takes for an HTTP request is told so, in HTTP: no client of HTTP understands an alert."""
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class RefusedError(Exception):
-    """A client was not let in: why, as a metric label, and a line on it."""
+    """A client was not let in: why, as a metric label, and a line on it, and the certificate if it showed one."""
 
-    def __init__(self, failure: HandshakeFailure, detail: str) -> None:
+    def __init__(self, failure: HandshakeFailure, detail: str, shown: Shown | None = None) -> None:
         super().__init__(detail)
         self.failure = failure
+        self.shown = shown
 
 
 class _AlertError(ssl.SSLError):
@@ -45,6 +52,8 @@ class _AlertError(ssl.SSLError):
 
     alert = b""
     """What the client is to be told, encrypted where it has to be."""
+    end: ssl.SSLObject
+    """Of which the handshake was."""
 
 
 class _TellingObject(ssl.SSLObject):
@@ -66,6 +75,7 @@ class _TellingObject(ssl.SSLObject):
         except ssl.SSLError as error:
             failed = _AlertError(*error.args)
             failed.alert = self._to_client.read()
+            failed.end = self
             raise failed from error
 
 
@@ -105,15 +115,19 @@ class WebTls:
                 transport = await self._wrapped(sock, protocol)
             except (OSError, RefusedError) as error:
                 sock.close()
+                refusal = _refusal(error)
                 if isinstance(error, _AlertError):
-                    await _say_last_word(spare, error.alert)
-                raise _refusal(error) from error
+                    refusal.shown = self._shown_in_vain(error.end)
+                    is_in_the_clear = refusal.failure is HandshakeFailure.CLEAR_TEXT
+                    await _say_last_word(spare, _CLEAR_ANSWER if is_in_the_clear else error.alert)
+                raise refusal from error
             except BaseException:
                 sock.close()
                 raise
         if (verdict := self.verdict(transport)) is not None:
+            shown = self.shown(transport)
             transport.abort()
-            raise RefusedError(*verdict)
+            raise RefusedError(*verdict, shown)
         return transport
 
     async def _wrapped(self, sock: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> asyncio.Transport:
@@ -134,7 +148,7 @@ class WebTls:
     def verdict(self, transport: asyncio.BaseTransport) -> Verdict | None:
         """Say why whoever is at the other end is not let in now; None = it is."""
         try:
-            return self._refresh().verdict_of_handshake(self._shown(transport), None)
+            return self._refresh().verdict_of_handshake(self._certificate(transport), None)
         except RefusedError as error:
             return error.failure, str(error)
         except TlsError as error:
@@ -142,13 +156,26 @@ class WebTls:
 
     def identity(self, transport: asyncio.BaseTransport) -> Identity:
         """Return whose certificate was shown. Raises TlsError where there is none."""
-        if (shown := self._shown(transport)) is None:
+        if (shown := self._certificate(transport)) is None:
             raise TlsError("no certificate was shown")
         return shown.identity
 
-    def _shown(self, transport: asyncio.BaseTransport) -> Shown | None:
+    def shown(self, transport: asyncio.BaseTransport) -> Shown | None:
+        """Return the certificate that was shown; None where there is none, or none that can be read."""
+        try:
+            return self._certificate(transport)
+        except TlsError:
+            return None
+
+    def _certificate(self, transport: asyncio.BaseTransport) -> Shown | None:
         end = transport.get_extra_info("ssl_object")
         return None if end is None else self._credentials.shown(end)
+
+    def _shown_in_vain(self, end: ssl.SSLObject) -> Shown | None:
+        try:
+            return self._credentials.shown_in_vain(end)
+        except TlsError:
+            return None
 
 
 def _refusal(error: OSError | RefusedError) -> RefusedError:
@@ -179,13 +206,13 @@ def verified(tls: WebTls, answer: Answer) -> Answer:
     return verify
 
 
-async def _say_last_word(sock: socket.socket, alert: bytes) -> None:
-    """Send the alert, and read what is still under way: an unread byte would make the kernel take the alert back."""
+async def _say_last_word(sock: socket.socket, word: bytes) -> None:
+    """Send why, and read what is still under way: an unread byte would make the kernel take the alert back."""
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(LAST_WORD_SECONDS):
-            await loop.sock_sendall(sock, alert)
+            await loop.sock_sendall(sock, word)
             sock.shutdown(socket.SHUT_WR)
             while await loop.sock_recv(sock, _READ_BYTES):
                 pass

@@ -18,7 +18,7 @@ from natproxy.doctor.caches import TAGS_OPERATION, Listed, cache_findings
 from natproxy.doctor.environment import Surroundings
 from natproxy.doctor.findings import Check, Finding, Verdict
 from natproxy.doctor.groups import SecurityGroup, read_group
-from natproxy.doctor.identity import Where, Who, clock_finding, identity_findings, is_usable
+from natproxy.doctor.identity import NOT_NEEDED, Where, Who, clock_finding, identity_findings, is_usable
 from natproxy.doctor.instance import Instance
 from natproxy.doctor.permissions import Trial, Trouble, permission_findings
 from natproxy.doctor.publicaddress import Owners
@@ -72,12 +72,14 @@ class Account:
         found = identity_findings(
             self.config, self.where, self.who, region, asked=self.asked.told, surer=self.asked.surer
         )
-        return [*found, clock_finding(self.who)]
+        return [*found, clock_finding(self.config, self.who)]
 
     async def ask(self) -> list[Finding]:
         """Try every action that is needed, then list the caches as natproxy does."""
         if not self.is_usable or self.cloud is None:
-            unseen = [Check.PERMISSIONS, *([Check.CACHES] if self.config.caches else [])]
+            if not self.config.caches:
+                return [Finding(Check.PERMISSIONS, "", Verdict.GOOD, NOT_NEEDED)]
+            unseen = (Check.PERMISSIONS, Check.CACHES)
             return [Finding(check, "", Verdict.UNKNOWN, NEEDS_CREDENTIALS) for check in unseen]
         self.trials = await asyncio.to_thread(self._try, self.cloud)
         failure = await self._fetch()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from natproxy.config import Config, load_config
-from natproxy.config.addresses import as_numeric
+from natproxy.config.addresses import as_numeric, is_loopback
 from natproxy.doctor.account import Account
 from natproxy.doctor.advice import client_findings
 from natproxy.doctor.blame import Scene, explain
@@ -221,7 +221,7 @@ def _entrance(
 ) -> list[Finding]:
     """Judge this instance's own groups, as far as they are known."""
     instance = scene.instance
-    if config.is_loopback_only:
+    if config.is_loopback_only and is_loopback(config.admin.address):
         return entrance_findings(config, expected.routes, (), "")
     if instance is None:
         return [Finding(Check.SECURITY_GROUPS, "", Verdict.UNKNOWN, NO_INSTANCE, IN_A_CONTAINER)]

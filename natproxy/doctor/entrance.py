@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from natproxy.config import Config
 from natproxy.config.addresses import is_loopback
@@ -25,44 +26,69 @@ from natproxy.doctor.spans import written
 from natproxy.model import Network, Route
 
 _SSH = 22
-_Askers = Mapping["Network | None", Sequence[int]]
-"""Who may connect (None = whoever has a certificate), and on which ports."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """A port that natproxy listens on, and who may connect."""
+
+    number: int
+    allow: Sequence[Network] | None
+    """None = whoever has a certificate."""
+    key: str
+    """Where the config says so."""
+    addresses: Sequence[str]
+    """Those it listens on."""
+
+
+_Askers = Mapping["Network | None", Sequence[_Port]]
+"""Who may connect (None = whoever has a certificate), and where."""
 
 
 def entrance_findings(
     config: Config, routes: Sequence[Route], groups: Sequence[SecurityGroup], region: str
 ) -> list[Finding]:
-    """Judge the inbound rules of this instance's groups against ``clients.allow`` of every route."""
-    if config.is_loopback_only:
+    """Judge the inbound rules of this instance's groups against ``clients.allow`` of every route.
+
+    Those of the portal and of an admin side beyond loopback are judged too.
+    """
+    ports = [*_ports(config, routes)]
+    if config.is_loopback_only and not ports:
         evidence = "natproxy listens on loopback only: no rule lets anyone in, and none needs to"
         return [Finding(Check.SECURITY_GROUPS, "", Verdict.GOOD, evidence)]
-    if not routes or not groups:
+    if not groups:
         return []
-    askers = _askers([*((route.port, route.allow) for route in routes), *_sides(config)])
-    asked = {who: ports for who, ports in askers.items() if who is None or _is_listened_to(config, who)}
-    return [*_missing(asked, groups, region), *_too_wide(routes, groups, region)]
+    asked = {
+        who: listening
+        for who, asked in _askers(ports).items()
+        if (listening := [port for port in asked if who is None or _is_listened_to(port.addresses, who)])
+    }
+    return [*_missing(asked, groups, region), *_too_wide(ports, groups, region)]
 
 
-def _askers(listened_on: Iterable[tuple[int, Sequence[Network] | None]]) -> _Askers:
-    found: dict[Network | None, list[int]] = {}
-    for port, allow in listened_on:
-        for network in (None,) if allow is None else allow:
+def _ports(config: Config, routes: Sequence[Route]) -> Iterator[_Port]:
+    """Yield the ports that others are to reach."""
+    addresses, portal, admin = config.listen.address, config.portal, config.admin
+    if not config.is_loopback_only:
+        for route in routes:
+            yield _Port(route.port, route.allow, "clients.allow", addresses)
+        if portal is not None and portal.port is not None:
+            yield _Port(portal.port, portal.allow, "portal.allow", addresses)
+    if not is_loopback(admin.address):
+        yield _Port(admin.port, admin.allow, "admin.allow", [admin.address])
+
+
+def _askers(ports: Iterable[_Port]) -> _Askers:
+    found: dict[Network | None, list[_Port]] = {}
+    for port in ports:
+        for network in (None,) if port.allow is None else port.allow:
             if network is None or not network.is_loopback:
                 found.setdefault(network, []).append(port)
     return found
 
 
-def _sides(config: Config) -> Iterator[tuple[int, Sequence[Network] | None]]:
-    """Yield the ports of natproxy's own that others are to reach, each with who may."""
-    if config.portal is not None and config.portal.port is not None:
-        yield config.portal.port, config.portal.allow
-    if not is_loopback(config.admin.address):
-        yield config.admin.port, config.admin.allow
-
-
-def _is_listened_to(config: Config, network: Network) -> bool:
-    """Tell whether natproxy has an address of the network's family at all; ``::`` is of both."""
-    addresses = config.listen.address
+def _is_listened_to(addresses: Sequence[str], network: Network) -> bool:
+    """Tell whether one of the addresses is of the network's family at all; ``::`` is of both."""
     return (
         any(":" in one for one in addresses)
         if network.version == 6
@@ -70,30 +96,39 @@ def _is_listened_to(config: Config, network: Network) -> bool:
     )
 
 
+def _numbers(ports: Iterable[_Port]) -> list[int]:
+    return [port.number for port in ports]
+
+
+def _keys(ports: Iterable[_Port]) -> str:
+    return " and ".join(dict.fromkeys(port.key for port in ports))
+
+
 def _missing(asked: _Askers, groups: Sequence[SecurityGroup], region: str) -> Iterator[Finding]:
     """Look for those who may connect and are kept away."""
     rules = [rule for group in groups for rule in group.inbound]
     named = " and ".join(map(str, groups))
     for network, ports in asked.items():
-        by_passage: dict[Passage, list[int]] = {}
+        by_passage: dict[Passage, list[_Port]] = {}
         for port in ports:
-            by_passage.setdefault(_passage(rules, port, network), []).append(port)
+            by_passage.setdefault(_passage(rules, port.number, network), []).append(port)
         subject = "anyone with a certificate" if network is None else str(network)
-        if shut := by_passage.get(Passage.CLOSED):
+        if shut := _numbers(by_passage.get(Passage.CLOSED, ())):
             evidence = f"{named} has no inbound rule that lets {subject} in on TCP {written(shut)}"
             yield Finding(
                 Check.SECURITY_GROUPS, subject, Verdict.BAD, evidence, _opening(groups[0], shut, network, region)
             )
         if some := by_passage.get(Passage.PARTLY):
-            let = ", ".join(dict.fromkeys(peer for port in some for peer in peers_of(rules, port)))
-            evidence = f"{named} lets in on TCP {written(some)}: {let}"
-            yield _partly(network, evidence, _opening(groups[0], some, network, region))
-        if unsure := by_passage.get(Passage.UNSURE):
+            numbers = _numbers(some)
+            let = ", ".join(dict.fromkeys(peer for port in numbers for peer in peers_of(rules, port)))
+            evidence = f"{named} lets in on TCP {written(numbers)}: {let}"
+            yield _partly(network, evidence, _keys(some), _opening(groups[0], numbers, network, region))
+        if unsure := _numbers(by_passage.get(Passage.UNSURE, ())):
             lists = sorted({name for port in unsure for name in prefix_lists(rules, port)})
             evidence = f"{named} lets {', '.join(lists)} in on TCP {written(unsure)}: whether {subject} is in there "
             mend = show_prefix_lists(lists, region)
             yield Finding(Check.SECURITY_GROUPS, subject, Verdict.UNKNOWN, f"{evidence}is not known", mend)
-        if free := by_passage.get(Passage.OPEN):
+        if free := _numbers(by_passage.get(Passage.OPEN, ())):
             evidence = f"{named} lets {subject} in on TCP {written(free)}"
             yield Finding(Check.SECURITY_GROUPS, subject, Verdict.GOOD, evidence)
 
@@ -110,13 +145,13 @@ def _overlaps(network: Network, others: Sequence[Network]) -> bool:
     return any(network.overlaps(other) for other in others)
 
 
-def _partly(network: Network | None, evidence: str, opening: str) -> Finding:
+def _partly(network: Network | None, evidence: str, keys: str, opening: str) -> Finding:
     """Judge groups that let in a part of those who may connect, which may be meant."""
     if network in EVERYWHERE:
-        told = f"{evidence}; clients.allow leaves it to the security groups who that is"
+        told = f"{evidence}; {keys} may let all of them try: the security groups say who that is"
         return Finding(Check.SECURITY_GROUPS, str(network), Verdict.GOOD, told)
-    told = f"{evidence}; that is not all of {network}, which clients.allow names"
-    mend = f"name in clients.allow just who is let in; or, where all of it is meant, let it in: {opening}"
+    told = f"{evidence}; that is not all of {network}, as it stands in {keys}"
+    mend = f"name in {keys} just who is let in; or, where all of it is meant, let it in: {opening}"
     return Finding(Check.SECURITY_GROUPS, str(network), Verdict.WARNING, told, mend)
 
 
@@ -126,18 +161,18 @@ def _opening(group: SecurityGroup, ports: Sequence[int], network: Network | None
     return f"let them in from where they are; for everywhere: {let_in(group.id, ports, EVERYWHERE[0], region)}"
 
 
-def _too_wide(routes: Sequence[Route], groups: Sequence[SecurityGroup], region: str) -> Iterator[Finding]:
-    """Look for ports that are open to the world while ``clients.allow`` is narrower."""
+def _too_wide(ports: Sequence[_Port], groups: Sequence[SecurityGroup], region: str) -> Iterator[Finding]:
+    """Look for ports that are open to the world while those who may connect are fewer."""
     for group in groups:
         for rule in group.inbound:
             for world in (network for network in EVERYWHERE if network in rule.networks):
-                narrow = [route for route in routes if rule.holds(route.port) and _is_narrower(route, world)]
-                if narrow:
-                    yield _wide(group=group, rule=rule, world=world, narrow=narrow, groups=groups, region=region)
+                held = [port for port in ports if rule.holds(port.number)]
+                if any(_is_narrower(port, world) for port in held):
+                    yield _wide(group=group, rule=rule, world=world, held=held, groups=groups, region=region)
 
 
-def _is_narrower(route: Route, world: Network) -> bool:
-    return route.allow is not None and not is_covered(world, route.allow)
+def _is_narrower(port: _Port, world: Network) -> bool:
+    return port.allow is not None and not is_covered(world, port.allow)
 
 
 def _wide(
@@ -145,21 +180,20 @@ def _wide(
     group: SecurityGroup,
     rule: Rule,
     world: Network,
-    narrow: Sequence[Route],
+    held: Sequence[_Port],
     groups: Sequence[SecurityGroup],
     region: str,
 ) -> Finding:
-    ports = written(route.port for route in narrow)
+    narrow = [port for port in held if _is_narrower(port, world)]
     evidence = (
-        f"{group} lets the whole world ({world}) in on TCP {ports}, and clients.allow only some: natproxy turns the "
-        "others away, one by one"
+        f"{group} lets the whole world ({world}) in on TCP {written(_numbers(narrow))}, and {_keys(narrow)} only some: "
+        "natproxy turns the others away, one by one"
     )
     rest = [other for each in groups for other in each.inbound if other is not rule]
-    lines = [
+    lines = [  # who is meant to get through, on whichever port of the rule, does so without it as well
         let_in(group.id, shut, network, region)
-        for network, asked in _askers((route.port, route.allow) for route in narrow).items()
-        if network is not None
-        and (shut := [port for port in asked if passage(rest, port, Peer(network)) is Passage.CLOSED])
+        for network, asked in ((who or world, asked) for who, asked in _askers(held).items())
+        if (shut := [port for port in _numbers(asked) if passage(rest, port, Peer(network)) is Passage.CLOSED])
     ]
     mend = " && ".join((*lines, shut_out(group.id, rule, world, region)))
     if rule.has_all_protocols or rule.holds(_SSH):

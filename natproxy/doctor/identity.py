@@ -29,6 +29,7 @@ _NO_WAY = (
 )
 _SET_CLOCK = "set the clock and keep it: chronyc makestep, with Amazon's time service 169.254.169.123 as its server"
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+NOT_NEEDED = "not needed: no caches are configured"
 _SIGNATURE = frozenset({"SignatureDoesNotMatch", "InvalidSignatureException", "AuthFailure", "RequestExpired"})
 
 
@@ -80,15 +81,16 @@ def _doubted(finding: Finding, surer: str) -> Finding:
 
 def _needless(finding: Finding) -> Finding:
     """Where no caches are configured, nothing of AWS's is needed to serve: what is not there is no fault."""
-    if finding.verdict is not Verdict.BAD:
+    if finding.verdict not in {Verdict.BAD, Verdict.UNKNOWN}:
         return finding
-    evidence = f"{finding.evidence}; natproxy needs none of it, as no caches are configured"
-    return replace(finding, verdict=Verdict.UNKNOWN, evidence=evidence, mend="")
+    return replace(finding, verdict=Verdict.GOOD, evidence=NOT_NEEDED, mend="")
 
 
-def clock_finding(who: Who) -> Finding:
+def clock_finding(config: Config, who: Who) -> Finding:
     """Judge how far this host's clock is from AWS's."""
     skew = who.skew_seconds
+    if skew is None and not config.caches:
+        return Finding(Check.CLOCK, "", Verdict.GOOD, NOT_NEEDED)
     if skew is None:
         return Finding(
             Check.CLOCK, "", Verdict.UNKNOWN, "AWS has not answered, so that there is no clock to compare with"

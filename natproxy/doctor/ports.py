@@ -57,8 +57,8 @@ def bind_findings(config: Config, routes: Sequence[Route]) -> list[Finding]:
     Where no route is known yet all ports that the config names are tried.
     """
     places = [(address, port) for port in _wanted(config, routes) for address in config.listen.address]
-    if config.portal is not None and config.portal.port is not None:
-        places += [(address, config.portal.port) for address in config.listen.address]
+    if (portal := config.portal_port) is not None:
+        places += [(address, portal) for address in config.listen.address]
     places.append((config.admin.address, config.admin.port))
     taken: list[tuple[tuple[str, int], Holder | None]] = []
     found = []
@@ -96,8 +96,8 @@ def ephemeral_findings(config: Config, system: Path = settings.SYSTEM) -> list[F
 def configured_ports(config: Config) -> Iterator[int]:
     """Yield every port that the config lets natproxy listen on."""
     yield config.admin.port
-    if config.portal is not None and config.portal.port is not None:
-        yield config.portal.port
+    if config.portal_port is not None:
+        yield config.portal_port
     for static in config.static:
         yield static.port
     for entry in config.caches:

@@ -12,14 +12,14 @@ def cache_page(
     *,
     is_portal: bool,
     public_host: str | None = None,
-    local_lines: SnippetsDocument | None = None,
+    local_lines: SnippetsDocument,
 ) -> str:
     """Return the page; on the portal without what concerns operators alone (states, targets, rewriting).
 
-    ``lines`` lead straight to natproxy, ``local_lines`` through ``natproxy connect``; without those the page does not
-    speak of it.
+    ``lines`` lead straight to natproxy, ``local_lines`` through ``natproxy connect``: what is easier comes first on
+    the portal, what needs no portal elsewhere.
     """
-    groups = [("Connect", "snippet", lines)]
-    if local_lines is not None:
-        groups = [("Through natproxy connect", "local", local_lines), ("Straight to natproxy", "snippet", lines)]
+    groups = [("Through natproxy connect", "local", local_lines), ("Straight to natproxy", "snippet", lines)]
+    if not is_portal:
+        groups.reverse()
     return render("cache.html", cache=cache, groups=groups, is_portal=is_portal, public_host=public_host)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-
 from natproxy.documents import RoutesDocument
 from natproxy.pages.rendering import render
-
-PORTAL_PORT = 6378
-"""What ``natproxy connect`` takes where no port is named."""
+from natproxy.snippets.scene import NO_HOST
+from natproxy.snippets.shell import bundle_of, natproxy_connect
 
 
 def portal_page(document: RoutesDocument, *, certificate: str, expires: str | None, portal_port: int) -> str:
@@ -25,8 +21,4 @@ def portal_page(document: RoutesDocument, *, certificate: str, expires: str | No
 
 def connect_line(host: str | None, certificate: str, portal_port: int) -> str:
     """Return what a developer types, whole and ready for a shell; the bundle is called after the certificate."""
-    where = host or "HOST"
-    if portal_port != PORTAL_PORT:
-        where = f"[{where}]:{portal_port}" if ":" in where else f"{where}:{portal_port}"
-    name = certificate if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+-]*", certificate) else "bundle"
-    return f"natproxy connect {shlex.quote(where)} --bundle {shlex.quote(name + '.zip')}\n"
+    return natproxy_connect(host or NO_HOST, portal_port, bundle_of(certificate))

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from natproxy.errors import PkiError
+from natproxy.model import PORTAL_PORT
 from natproxy.pki import certificates, files
 from natproxy.pki.bundle import bundle_files
 from natproxy.pki.certificates import Ca, SignedList, certificate_pem, key_pem, new_key
@@ -57,22 +58,29 @@ class Authority:
         self.directory = directory
         self._clock = now
 
-    def init(self, names: ServerNames) -> Listing:
-        """Make the directory, with a new CA in it: first beside it, under another name, then by one rename."""
+    def init(self, names: ServerNames, portal_port: int | None = None) -> Listing:
+        """Make the directory, with a new CA in it: first beside it, under another name, then by one rename.
+
+        ``portal_port`` goes into bundles; None: the customary one.
+        """
         self._refuse_existing()
         staging = self.directory.with_name(f".{self.directory.name}.new")
         files.make_own_directory(staging)
         with files.locked(staging / ".lock"):  # the directory takes its lock along when it is renamed
             self._refuse_existing()
-            self._found(staging, names)
+            self._found(staging, names, portal_port)
             files.rename(staging, self.directory)
         return self.listing()
 
-    def issue(self, name: str, days: int, out: Path, *, force: bool = False) -> Issued:
-        """Sign a developer's certificate and write the bundle to ``out``, overwriting nothing unless ``force``."""
+    def issue(self, name: str, days: int, out: Path, *, force: bool = False, portal_port: int | None = None) -> Issued:
+        """Sign a developer's certificate and write the bundle to ``out``, overwriting nothing unless ``force``.
+
+        ``portal_port`` replaces the one that is remembered, for this bundle and later ones.
+        """
         client_name(name)
-        with self._changing() as (index, ca):
-            _refuse_likeness(index, name)
+        with self._changing() as (before, ca):
+            _refuse_likeness(before, name)
+            index = before.with_portal_port(portal_port)
             term, key = self._term(index, ca, days), new_key()
             check_out(out, self.directory, force=force)
             certificate = certificate_pem(certificates.sign_client(ca, key, name, term))
@@ -82,7 +90,8 @@ class Authority:
             try:
                 files.make_directory(self.directory / "issued")
                 files.write({self.directory / "issued" / f"{name}-{entry.serial}.crt": certificate})
-                write_bundle(bundle_files(name, index.names.host, term.ends, **parts), out, term.begins)
+                handed = bundle_files(name, index.names.host, index.portal_port or PORTAL_PORT, term.ends, **parts)
+                write_bundle(handed, out, term.begins)
             except PkiError as error:
                 message = f"{error}; the certificate {entry.serial} was not handed out: revoke it, and issue another"
                 raise PkiError(message) from error
@@ -133,14 +142,14 @@ class Authority:
             message = f"{self.directory} is there already: a new CA makes its own directory (choose another --dir)"
             raise PkiError(message)
 
-    def _found(self, staging: Path, names: ServerNames) -> None:
+    def _found(self, staging: Path, names: ServerNames, portal_port: int | None) -> None:
         now = self._now()
         ca_term = Term(certificates.new_serial(), now, now + timedelta(days=CA_DAYS))
         server_term = Term(certificates.new_serial(), now, now + timedelta(days=SERVER_DAYS))
         ca, key = certificates.found_ca(names.host, ca_term), new_key()
         server = certificates.sign_server(ca, key, names, server_term)
         entries = make_entry("ca", ca.name, ca_term), make_entry("server", names.host, server_term)
-        index = Index(VERSION, names.hosts, names.addresses, 1, LIST_DAYS, entries)
+        index = Index(VERSION, names.hosts, names.addresses, 1, LIST_DAYS, entries, portal_port)
         files.make_directory(staging / "issued")
         files.write(
             _pair(staging, "ca", certificate_pem(ca.certificate), key_pem(ca.key))

@@ -13,8 +13,8 @@ from natproxy.documents import CacheView, RouteView
 from natproxy.model import Kind, Mode, RouteState
 from natproxy.snippets import snippets
 from natproxy.snippets.literals import host_and_port, shell
+from natproxy.snippets.shell import natproxy_connect
 
-PORTAL_PORT = 6378
 _PORT = 6379
 """Stands in the lines for the port of the developer's cache."""
 _MODE = stat.S_IFREG | 0o600
@@ -58,14 +58,17 @@ _HEADINGS = {
 
 
 def bundle_files(
-    name: str, host: str, expires: datetime, *, certificate: bytes, key: bytes, ca: bytes
+    name: str, host: str, portal_port: int, expires: datetime, *, certificate: bytes, key: bytes, ca: bytes
 ) -> dict[str, bytes]:
-    """Return the bundle's files by name. ``host`` is what the developer dials, ``expires`` is in UTC."""
+    """Return the bundle's files by name.
+
+    ``host`` is what the developer dials, ``portal_port`` where the portal is there, ``expires`` is in UTC.
+    """
     manifest = {
         "version": 1,
         "name": name,
         "host": host,
-        "portal_port": PORTAL_PORT,
+        "portal_port": portal_port,
         "expires": expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     return {
@@ -73,7 +76,7 @@ def bundle_files(
         "client.key": key,
         "ca.crt": ca,
         "manifest.json": (json.dumps(manifest, indent=2) + "\n").encode(),
-        "README.txt": _readme(name, host, expires).encode(),
+        "README.txt": _readme(name, host, portal_port, expires).encode(),
     }
 
 
@@ -90,18 +93,18 @@ def zipped(files: dict[str, bytes], now: datetime) -> bytes:
     return buffer.getvalue()
 
 
-def _readme(name: str, host: str, expires: datetime) -> str:
+def _readme(name: str, host: str, portal_port: int, expires: datetime) -> str:
     route = RouteView(port=_PORT, kind=Kind.NODE, state=RouteState.OPEN, tls="terminate", certificate=True)
     cache = CacheView(id="your-cache", engine="redis", mode=Mode.STANDALONE, routes=(route,))
     texts = {snippet.client: snippet.text for snippet in snippets(cache, public_host=host).snippets}
     parts = (f"\n{heading}\n\n{indent(texts[client], '    ')}" for client, heading in _HEADINGS.items())
-    where = shell(f"https://{host_and_port(host, PORTAL_PORT)}/snippets/CACHE")
+    where = shell(f"https://{host_and_port(host, portal_port)}/snippets/CACHE")
     return _README.format(
         name=name,
         host=host,
         port=_PORT,
         until=expires.strftime("%Y-%m-%d"),
-        connect=f"natproxy connect {shell(host)} --bundle {shell(f'{name}.zip')}",
+        connect=natproxy_connect(host, portal_port, f"{name}.zip").rstrip(),
         portal=f"curl --cacert ca.crt --cert client.crt --key client.key {where}",
         lines="\n".join(parts),
     )

@@ -47,7 +47,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.name != name and self.name.lower() == name.lower()
 
 
-class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """All that the CA remembers."""
 
     version: int
@@ -60,6 +60,8 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long revocation lists are valid."""
     certificates: tuple[Entry, ...]
     """In the order they were signed; the first is the CA's own."""
+    portal_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    """Goes into bundles. None (and not written) where nobody has said one."""
 
     @property
     def names(self) -> ServerNames:
@@ -95,6 +97,10 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def with_names(self, names: ServerNames) -> Index:
         """Return the index with other names for the server."""
         return msgspec.structs.replace(self, hosts=names.hosts, addresses=names.addresses)
+
+    def with_portal_port(self, portal_port: int | None) -> Index:
+        """Return the index with another port for the portal; None: the one it has."""
+        return self if portal_port is None else msgspec.structs.replace(self, portal_port=portal_port)
 
     def with_revoked(self, serials: frozenset[str], now: datetime) -> Index:
         """Return the index with these certificates revoked now."""

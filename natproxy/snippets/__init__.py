@@ -13,7 +13,8 @@ Reading order::
     catalogue   which clients a cache is for; snippets(), connect_snippets(), as_text()
 """
 
-from natproxy.snippets.catalogue import CLIENTS, as_text, connect_snippets, snippets
+from natproxy.snippets.catalogue import CLIENTS, CONNECT, as_text, connect_snippets, snippets
 from natproxy.snippets.scene import BUNDLE, Files
+from natproxy.snippets.shell import bundle_of
 
-__all__ = ["BUNDLE", "CLIENTS", "Files", "as_text", "connect_snippets", "snippets"]
+__all__ = ["BUNDLE", "CLIENTS", "CONNECT", "Files", "as_text", "bundle_of", "connect_snippets", "snippets"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from natproxy.documents import CacheView, Snippet, SnippetsDocument
 from natproxy.printable import escaped
 from natproxy.snippets import golang, java, javascript, python, shell
-from natproxy.snippets.remarks import no_port, remarks_on
+from natproxy.snippets.remarks import NO_PORTAL, no_port, remarks_on
 from natproxy.snippets.scene import BUNDLE, NO_HOST, Files, Layout, Scene, scene_of
 
 _FENCES = {"shell": "sh"}
@@ -24,6 +24,8 @@ class _Client:
     write: Callable[[Scene], str]
     is_for: Callable[[Scene], bool]
     note: str = ""
+    tls_note: str = ""
+    """What is to be said besides where clients speak TLS."""
     login: str = ""
     """Where a user and a password go."""
     title: str = ""
@@ -54,7 +56,7 @@ _CLIENTS = (
         "shell",
         shell.redis_cli,
         _redis,
-        note="With TLS it checks who has signed the certificate, but not the name in it.",
+        tls_note="It checks who has signed the certificate, but not the name in it.",
         login="--user USER, and the password in the environment variable REDISCLI_AUTH",
     ),
     _Client(
@@ -151,8 +153,8 @@ _CLIENTS = (
         note='Shows whether you get through. Then type PING, or "version" for memcached; Ctrl-] and "quit" end it.',
     ),
 )
-_CONNECT = "natproxy-connect"
-CLIENTS = (_CONNECT, *(client.name for client in _CLIENTS))
+CONNECT = "natproxy-connect"
+CLIENTS = (CONNECT, *(client.name for client in _CLIENTS))
 """The names of all clients."""
 
 
@@ -169,18 +171,28 @@ def snippets(
 
 
 def connect_snippets(
-    cache: CacheView, *, public_host: str | None, public_ip: str | None = None, bundle: str = "dev1.zip"
+    cache: CacheView,
+    *,
+    public_host: str | None,
+    portal_port: int | None,
+    public_ip: str | None = None,
+    bundle: str = "dev1.zip",
 ) -> SnippetsDocument:
-    """Return the line for ``natproxy connect``, and those that work on 127.0.0.1 while it runs."""
+    """Return the line for ``natproxy connect``, and those that work on 127.0.0.1 while it runs.
+
+    ``portal_port`` is where natproxy's portal is; where there is none (None) there are no lines, but a remark.
+    """
+    if portal_port is None:
+        return SnippetsDocument(cache=cache.id, remarks=(NO_PORTAL,))
     host = public_host or public_ip or NO_HOST
     scene = scene_of(cache, host, is_local=True)
     if scene is None:
         return SnippetsDocument(cache=cache.id, remarks=(no_port(cache),))
     first = Snippet(
-        client=_CONNECT,
+        client=CONNECT,
         title="natproxy connect",
         language="shell",
-        text=shell.natproxy_connect(host, bundle, cache.id),
+        text=shell.natproxy_connect(host, portal_port, bundle, cache.id),
         note=f"{escaped(bundle)} is your bundle. It runs until Ctrl-C.",
     )
     remarks = remarks_on(cache, scene, public_host=public_host, address=host, is_local=True)
@@ -200,12 +212,18 @@ def _written(scene: Scene) -> Iterator[Snippet]:
         if client.is_for(scene):
             title, text = client.title or client.name, client.write(scene)
             yield Snippet(
-                client=client.name, title=title, language=client.language, text=text, note=" ".join(_notes(client))
+                client=client.name,
+                title=title,
+                language=client.language,
+                text=text,
+                note=" ".join(filter(None, _notes(client, scene))),
             )
 
 
-def _notes(client: _Client) -> Iterator[str]:
+def _notes(client: _Client, scene: Scene) -> Iterator[str]:
     yield client.note
+    if not _in_clear(scene):
+        yield client.tls_note
     if client.login:
         yield f"Where the cache wants a password: {client.login}."
     if not client.is_tested:

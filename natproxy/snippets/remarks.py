@@ -10,6 +10,10 @@ from natproxy.printable import escaped
 from natproxy.snippets.scene import LOOPBACK, NO_HOST, NO_NAME, Layout, Port, Scene, Tls, is_cluster, port_of
 
 NO_PORT = "It has no port yet: {reason}."
+NO_PORTAL = (
+    "natproxy serves no portal, and `natproxy connect` has nobody to ask: the operator has to switch `portal` on in "
+    "the config (`portal: {}`), and restart natproxy."
+)
 
 
 def remarks_on(cache: CacheView, scene: Scene, *, public_host: str | None, address: str, is_local: bool) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
+from natproxy.model import PORTAL_PORT
 from natproxy.snippets.literals import host_and_port, shell
 from natproxy.snippets.scene import Layout, Scene
 
@@ -42,9 +44,17 @@ def telnet(scene: Scene) -> str:
     return f"telnet {shell(scene.host)} {scene.first.number}\n"
 
 
-def natproxy_connect(host: str, bundle: str, cache: str) -> str:
-    """Return the line that brings a cache to this computer."""
-    return f"natproxy connect {shell(host)} --bundle {shell(bundle)} --cache {shell(cache)}\n"
+def natproxy_connect(host: str, portal_port: int, bundle: str, cache: str | None = None) -> str:
+    """Return the line that brings a cache, or all of them, to this computer."""
+    where = host if portal_port == PORTAL_PORT else host_and_port(host, portal_port)
+    only = "" if cache is None else f" --cache {shell(cache)}"
+    return f"natproxy connect {shell(where)} --bundle {shell(bundle)}{only}\n"
+
+
+def bundle_of(certificate: str) -> str:
+    """Return what `natproxy pki issue` calls the bundle of a certificate; of a name it would not take, any."""
+    is_safe = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+-]*", certificate)
+    return f"{certificate if is_safe else 'bundle'}.zip"
 
 
 def _names(name: str) -> str:

@@ -42,14 +42,16 @@ def page(browser: Chromium, world: World) -> Iterator[Chromium]:
 
 @pytest.mark.parametrize("cache", [GROUP, CLUSTER, MEMCACHED, SECRET, STATIC])
 def test_its_lines_are_those_of_the_command(browser: Chromium, world: World, cache: str) -> None:
-    done = world.daemon.cli("snippets", cache, "--json")
-    assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout)
+    said: list[Any] = []
+    for words in ([], ["--connect"]):
+        done = world.daemon.cli("snippets", cache, *words, "--json")
+        assert done.returncode == 0, done.stderr
+        said += json.loads(done.stdout)["snippets"]
     browser.open(url(world, cache))
     assert browser.text("h1") == cache
     found = browser.script(SNIPPETS)
     assert found
-    assert found == [[each["client"], each["text"]] for each in said["snippets"]]
+    assert found == [[each["client"], each["text"]] for each in said]
 
 
 def test_its_ports_are_those_of_the_cache(page: Chromium, world: World) -> None:

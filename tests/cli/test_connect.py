@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,3 +155,38 @@ def test_it_serves_without_anything_that_only_linux_has(bundle: Path) -> None:
         running.send_signal(signal.SIGTERM)
         assert json.loads(running.stdout.read())["event"] == "ended"
         assert running.wait(20) == 0
+
+
+def test_words_of_the_portal_are_no_trouble_for_a_terminal_or_a_locale(bundle: Path, portal: Portal) -> None:
+    portal.document["caches"][1]["id"] = "\x9b31m\u4e2d"
+    for words, shown in (((), "\\x9b31m\\u4e2d"), (("--json",), "\\u009b31m\\u4e2d")):
+        argv = [sys.executable, "-m", "natproxy", "connect", "--bundle", str(bundle), *words]
+        environ = os.environ | {"PYTHONIOENCODING": "latin-1"}
+        with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
+            assert running.stdout is not None
+            text = b""
+            while shown.encode() not in text and (line := running.stdout.readline()):
+                text += line
+            running.send_signal(signal.SIGINT)
+            text += running.stdout.read()
+        assert shown in text.decode("ascii", "replace")
+        assert b"\x9b" not in text
+        assert running.returncode == 0
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex((IP, port)) == 0
+
+
+def test_standard_output_may_be_closed(bundle: Path, portal: Portal) -> None:
+    argv = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "natproxy", "connect", "--bundle", str(bundle)]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE) as running:
+        port = portal.document["caches"][0]["routes"][0]["port"]
+        until = time.monotonic() + 30
+        while not answers(port) and time.monotonic() < until:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        assert running.stderr is not None
+        assert running.stderr.read() == b""
+    assert running.returncode == 0

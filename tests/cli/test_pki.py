@@ -140,6 +140,35 @@ def test_a_bundle_may_be_a_directory_and_be_overwritten_by_force(natproxy: Run, 
     assert json.loads(Path("handed/manifest.json").read_text())["name"] == "dev2"
 
 
+def portal_port_for(natproxy: Run, name: str, *args: str | Path) -> int:
+    """Issue a bundle; return the port in it."""
+    assert natproxy("pki", "issue", name, "--out", name, *args).code == 0
+    return int(json.loads(Path(name, "manifest.json").read_text())["portal_port"])
+
+
+def test_bundles_have_the_portal_s_port_which_is_remembered(natproxy: Run, ca: Path, config: Path) -> None:
+    index = ca / "index.json"
+    assert (portal_port_for(natproxy, "a"), "portal_port" in index.read_text()) == (6378, False)
+    config.write_text(f"{GOOD}tls: {{certificate: /c, key: /k, client_ca: /ca}}\nportal: {{port: 7000}}\n")
+    assert portal_port_for(natproxy, "b", "-c", config) == 7000
+    assert portal_port_for(natproxy, "c") == 7000
+    assert portal_port_for(natproxy, "d", "-c", config, "--portal-port", "7001") == 7001
+    config.write_text(GOOD)
+    assert portal_port_for(natproxy, "e", "-c", config) == 7001
+    assert natproxy("pki", "renew-server").code == 0
+    assert portal_port_for(natproxy, "f") == 7001
+    assert portal_port_for(natproxy, "g", "--portal-port", "6378") == 6378
+    assert portal_port_for(natproxy, "h") == 6378
+
+
+@pytest.mark.parametrize("is_in_config", [True, False])
+def test_a_new_ca_may_be_told_the_portal_s_port(natproxy: Run, config: Path, *, is_in_config: bool) -> None:
+    config.write_text(f"{GOOD}tls: {{certificate: /c, key: /k, client_ca: /ca}}\nportal: {{port: 7000}}\n")
+    words = ("-c", config) if is_in_config else (*HOST, "--portal-port", "7000")
+    assert natproxy("pki", "init", *words).code == 0
+    assert portal_port_for(natproxy, "a") == 7000
+
+
 def test_days_are_counted(natproxy: Run, ca: Path) -> None:
     natproxy("pki", "issue", "dev1", "--days", "7", "--out", "d")
     found = certificate(Path("d/client.crt"))

@@ -7,7 +7,7 @@ import pytest
 
 from natproxy.snippets import CLIENTS
 from tests.cli.running import Run
-from tests.controller.source import Source, serving
+from tests.controller.source import ROUTES, Source, serving
 
 WHERE = "--state-dir"
 
@@ -35,9 +35,16 @@ def test_behind_connect(natproxy: Run, tmp_path: Path) -> None:
             for name in ("natproxy-connect", "telnet")
         ]
     assert lines == [
-        "natproxy connect cache.dev.example.com --bundle dev1.zip --cache my-redis\n",
+        "natproxy connect cache.dev.example.com:7000 --bundle dev1.zip --cache my-redis\n",
         "telnet 127.0.0.1 6379\n",
     ]
+
+
+def test_without_a_portal_there_are_no_lines_behind_connect(natproxy: Run, tmp_path: Path) -> None:
+    with serving(Source(routes_answer={**ROUTES, "portal_port": None}), tmp_path):
+        done = natproxy("snippets", "my-redis", "--connect", WHERE, tmp_path)
+    assert done.code == 1
+    assert "the operator has to switch `portal` on" in done.out
 
 
 def test_json_holds_the_same(natproxy: Run, tmp_path: Path) -> None:
@@ -66,8 +73,11 @@ def test_a_cache_that_nobody_knows_is_told_with_those_that_are(natproxy: Run, tm
 def test_a_client_that_the_cache_is_not_for_is_told_with_those_that_it_is(natproxy: Run, tmp_path: Path) -> None:
     with serving(Source(), tmp_path):
         done = natproxy("snippets", "my-redis", "--client", "pymemcache", WHERE, tmp_path)
+        connect = natproxy("snippets", "my-redis", "--client", "natproxy-connect", WHERE, tmp_path)
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("natproxy: pymemcache is not for this cache as it is served; these are: redis-cli, ")
+    assert "natproxy-connect" not in done.err
+    assert connect.err.endswith(" (natproxy-connect: with --connect)\n")
 
 
 @pytest.mark.parametrize("words", [[], ["--connect"]])

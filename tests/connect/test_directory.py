@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from natproxy.connect.directory import MOST_BYTES, Directory, fetch
-from natproxy.connect.faults import Attempt
+from natproxy.connect.faults import Attempt, RefusedError
 from natproxy.connect.papers import Papers, read_papers
 from natproxy.errors import PortalError, PortalUnreachableError
 from tests.connect.bundles import bundle_of
@@ -98,17 +98,17 @@ def refused(port: int, papers: Papers, match: str, kind: type[PortalError], host
 
 def test_a_certificate_that_is_not_let_in(portal: Portal, papers: Papers, dev: Issued) -> None:
     portal.revoke(dev)
-    refused(portal.port, papers, "the certificate of dev1 has been revoked", PortalError)
+    refused(portal.port, papers, "the certificate of dev1 has been revoked", RefusedError)
 
 
 def test_a_certificate_of_another_ca_or_an_expired_one(portal: Portal, ca: Authority, tmp_path: Path) -> None:
     stranger = Authority("Other CA").issue("dev1", usage="client")
     other = read_papers(bundle_of(tmp_path / "other.zip", ca, stranger), time.time())
-    refused(portal.port, other, "natproxy does not know the CA that issued", PortalError)
+    refused(portal.port, other, "natproxy does not know the CA that issued", RefusedError)
     yesterday = datetime.now(UTC) - timedelta(days=1)
     old = ca.issue("dev1", usage="client", not_after=yesterday)
     expired = read_papers(bundle_of(tmp_path / "old.zip", ca, old), time.time() - 86400 - 60)
-    refused(portal.port, expired, "takes the certificate of dev1 for expired", PortalError)
+    refused(portal.port, expired, "takes the certificate of dev1 for expired", RefusedError)
 
 
 def test_a_server_that_is_not_to_be_trusted(ca: Authority, papers: Papers) -> None:
@@ -158,7 +158,7 @@ def test_what_is_no_portal_at_all(papers: Papers, data: bytes, match: str) -> No
 )
 def test_an_answer_that_is_no_directory(portal: Portal, papers: Papers, status: int, body: bytes, match: str) -> None:
     portal.status, portal.body = status, body
-    refused(portal.port, papers, match, PortalError)
+    refused(portal.port, papers, match, RefusedError if status == 403 else PortalError)
 
 
 def test_a_verdict_that_comes_before_the_question_is_heard(portal: Portal, papers: Papers, dev: Issued) -> None:
@@ -184,3 +184,45 @@ def test_the_same_is_said_in_tls_1_2(portal: Portal, papers: Papers, dev: Issued
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(PortalError, match="has been revoked"):
         fetch(Attempt(IP, portal.port, "dev1"), context, SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("told", "match"),
+    [
+        ({"caches": [{"id": "c", "routes": [{"port": -5, "kind": "primary", "state": "open"}]}]}, "port -5"),
+        ({"caches": [{"id": "c", "routes": [{"port": 2**70, "kind": "primary", "state": "open"}]}]}, f"port {2**70}"),
+        ({"public_host": "h" * 254}, "a host name of 254 characters"),
+        ({"public_ip": "1" * 254}, "a host name of 254 characters"),
+    ],
+    ids=["negative", "huge", "host", "ip"],
+)
+def test_what_no_natproxy_tells_of_is_not_taken_up(
+    portal: Portal, papers: Papers, told: dict[str, Any], match: str
+) -> None:
+    portal.document |= told
+    with pytest.raises(PortalError, match=f"is not natproxy's portal: it tells of {match}"):
+        ask(portal.port, papers)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "again"),
+    [(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), (b"HTTP/1.1 200 OK\r\n", b"X"), (b"HTTP/1.1 200 OK\r\n\r\n", b" ")],
+    ids=["continue", "header", "body"],
+)
+def test_an_answer_without_end_is_cut_short(ca: Authority, papers: Papers, beginning: bytes, again: bytes) -> None:
+    with Portal(IP, ca, talk=trickle(beginning, again)) as portal, pytest.raises(PortalUnreachableError, match="well"):
+        ask(portal.port, papers, seconds=0.3)
+
+
+def trickle(beginning: bytes, again: bytes) -> Callable[[ssl.SSLSocket], None]:
+    """Say one thing, then another for as long as somebody listens, or for longer than the test waits."""
+
+    def talk(tls: ssl.SSLSocket) -> None:
+        tls.recv(1000)
+        tls.sendall(beginning)
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            tls.sendall(again)
+            time.sleep(0.01)
+
+    return talk

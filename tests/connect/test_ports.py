@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natproxy.connect.ports import LAST, beyond, local_ports
+from natproxy.connect.ports import FIRST, LAST, beyond, local_ports
 
 numbers = st.integers(1, LAST)
 some = st.sets(st.one_of(st.integers(6370, 6390), numbers), max_size=12)
@@ -34,8 +34,10 @@ def test_a_choice_is_kept_also_for_what_is_gone_for_now() -> None:
 
 
 def test_a_port_that_ordinary_users_may_not_have_is_found_above() -> None:
-    assert chosen(443) == [443]
-    assert chosen(443, taken=(443,)) == [10_443]
+    assert chosen(443) == [10_443]
+    assert chosen(443, taken=(10_443,)) == [10_444]
+    assert chosen(443, 10_443) == [10_444, 10_443]
+    assert chosen(16379, offset=-16_000) == [10_379]
 
 
 def test_beyond_the_last_port_it_begins_again_at_the_first() -> None:
@@ -68,8 +70,9 @@ def test_no_two_routes_share_a_port_and_nothing_is_taken_twice(
     given_out = [number for number in found.values() if number is not None]
     assert len(set(given_out)) == len(given_out)
     assert not taken & set(given_out)
+    assert all(number >= FIRST for number in given_out)
     assert all(found[port] == number for port, number in kept.items())
-    own = {port + offset for port in ports - kept.keys() if 0 < port + offset <= LAST}
+    own = {port + offset for port in ports - kept.keys() if FIRST <= port + offset <= LAST}
     for port, number in found.items():
         is_free = port + offset in own and port + offset not in taken and port + offset not in kept.values()
         if port not in kept and is_free:

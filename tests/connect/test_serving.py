@@ -211,3 +211,24 @@ async def test_a_worker_that_is_gone_is_the_callers_to_see(
     worker.is_gone = True
     with pytest.raises(ChannelError):
         apply(serving, view(ports[0]))
+
+
+async def test_what_there_are_no_descriptors_for_is_not_opened_and_the_rest_is(
+    serving: Serving, worker: Listener, told: list[str], ports: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "descriptor_limit", lambda: 51)  # room for two
+    views = [view(port, f"00{number}") for number, port in enumerate(ports)]
+    apply(serving, *views)
+    assert [route.local_port for route in serving.routes] == [*ports[:2], None]
+    assert "ulimit -n" in told[-1]
+    apply(serving, *views[1:])
+    apply(serving, *views[1:])
+    assert [route.local_port for route in serving.routes] == [ports[1], None]  # the first drains
+
+
+async def test_what_is_secured_in_an_unknown_way_is_not_sent_in_clear(
+    serving: Serving, worker: Listener, told: list[str], ports: list[int]
+) -> None:
+    apply(serving, view(ports[0], tls="quantum"))
+    assert worker.heard == []
+    assert "does not know how it is secured" in told[0]

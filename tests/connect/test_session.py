@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from natproxy.connect import renewal, schedule
 from natproxy.connect import session as module
 from natproxy.connect.papers import read_papers
+from natproxy.connect.routes import MOST_ROUTES
 from natproxy.connect.session import OffsetError, Session, run
 from natproxy.documents import ConnectEvent
 from natproxy.errors import BundleError, PortalError, PortalUnreachableError
@@ -38,6 +41,9 @@ class Node:
         self.context.load_verify_locations(cadata=authority.pem.decode())
         self.names: list[str] = []
         """Of those who came."""
+        self.is_broken = False
+        """It answers, and says then what is no TLS."""
+        self.is_resetting = False
         self._listening = socket.create_server((IP, 0))
         self.port: int = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, name="node", daemon=True).start()
@@ -53,6 +59,11 @@ class Node:
             self.names.append(identify(tls.getpeercert(binary_form=True) or b"").name)
             while data := tls.recv(1000):
                 tls.sendall(data)
+                if self.is_resetting:
+                    tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    return
+                if self.is_broken:
+                    os.write(tls.fileno(), b"no record of TLS")
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -90,7 +101,9 @@ def bundle(tmp_path: Path, ca: Authority, dev: Issued, portal: Portal) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("REFRESH", 0.1), ("LOST", 0.1), ("SOONEST", 0.05), ("LOOK", 0.05), ("STOP", 0.1)):
+    for name, seconds in (("REFRESH", 0.1), ("LOST", 0.1), ("REFUSED", 3600.0)):
+        monkeypatch.setattr(schedule, f"{name}_SECONDS", seconds)
+    for name, seconds in (("SOONEST", 0.05), ("LOOK", 0.05), ("STOP", 0.1)):
         monkeypatch.setattr(module, f"{name}_SECONDS", seconds)
 
 
@@ -140,6 +153,13 @@ async def echoed(port: int | None, data: bytes = b"hello") -> bytes:
     with contextlib.closing(writer):
         writer.write(data)
         return await reader.read(100)
+
+
+async def ended_by_node(port: int | None) -> None:
+    reader, writer = await asyncio.open_connection(IP, port)
+    with contextlib.closing(writer), contextlib.suppress(OSError):
+        writer.write(b"hello")
+        await reader.read()
 
 
 async def test_what_the_portal_tells_of_is_served_and_followed(bundle: Path, portal: Portal, node: Node) -> None:
@@ -269,3 +289,83 @@ def test_what_is_not_given_is_the_bundle_s(
     nameless = bundle_of(tmp_path / "nameless.zip", ca, dev, manifest_json=b"{}")
     with pytest.raises(BundleError, match="does not say what to dial"):
         run(nameless, None, None, tell)
+
+
+async def test_a_portal_that_tells_of_too_many_routes_later_changes_nothing(
+    bundle: Path, portal: Portal, node: Node
+) -> None:
+    async with running(bundle, portal) as told:
+        port = (await told.until("serving")).routes[0].local_port
+        caches = portal.document["caches"]
+        portal.document["caches"] = [cache("c", 2000 + number) for number in range(MOST_ROUTES + 1)]
+        await told.until("trouble", f"natproxy tells of {MOST_ROUTES + 1} routes")
+        assert await echoed(port) == b"hello"
+        portal.document["caches"] = caches
+        await told.until("healed")
+        assert told.events == []
+
+
+async def test_a_certificate_whose_end_comes_near_while_it_runs_is_told_of_once(
+    bundle: Path, portal: Portal, dev: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(bundle, portal) as told:
+        await told.until("serving")
+        monkeypatch.setattr(renewal, "SOON_SECONDS", 400 * 86400)
+        await told.until("expiring", "the certificate of dev1 ends on")
+        await asyncio.to_thread(portal.wait_until_asked, 2)
+        assert told.events == []
+
+
+def test_a_signal_ends_it_also_while_nobody_reads_what_is_told(
+    bundle: Path, portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STUCK_SECONDS", 0.1)
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb", buffering=0) as pipe:
+        with contextlib.suppress(BlockingIOError):
+            os.set_blocking(writing, False)
+            while pipe.write(bytes(65536)):
+                pass
+        os.set_blocking(writing, True)
+
+        def tell(_: ConnectEvent) -> None:
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            pipe.write(b"more than it takes")
+
+        with pytest.raises(BrokenPipeError):
+            run(bundle, None, None, tell, offset=OFFSET)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+async def test_what_went_wrong_after_the_handshake_is_over_when_a_connection_goes_well_or_with_a_new_bundle(
+    bundle: Path, portal: Portal, node: Node, ca: Authority
+) -> None:
+    async with running(bundle, portal) as told:
+        port = (await told.until("serving")).routes[0].local_port
+        for is_renewed in (False, True):
+            node.is_broken = True
+            await ended_by_node(port)
+            await told.until("trouble", f"127.0.0.1:{port} (legacy) cannot be reached")
+            node.is_broken = False
+            if is_renewed:
+                bundle_of(bundle, ca, ca.issue("dev1", usage="client"), host=IP, port=portal.port)
+                await told.until("healed", f"127.0.0.1:{port} (legacy) is shown the new bundle's certificate")
+            assert await echoed(port) == b"hello"
+            if not is_renewed:
+                await told.until("healed", f"127.0.0.1:{port} (legacy) answers again")
+
+
+async def test_who_is_refused_does_not_ask_for_each_client_that_tries_on(
+    bundle: Path, portal: Portal, node: Node, ca: Authority, dev: Issued
+) -> None:
+    async with running(bundle, portal) as told:
+        port = (await told.until("serving")).routes[0].local_port
+        portal.revoke(dev)
+        await told.until("trouble", "the certificate of dev1 has been revoked")
+        came = portal.came
+        node.is_resetting = True
+        for _ in range(30):
+            await ended_by_node(port)
+        assert portal.came == came
+        bundle_of(bundle, ca, ca.issue("dev1-anew", usage="client"), host=IP, port=portal.port)
+        await told.until("healed", "answers again")

@@ -33,12 +33,20 @@ def test_where_it_is_and_what_it_leads_to() -> None:
         (remote(mode="cluster-disabled"), "redis-cli -p 6379"),
         (remote(tls="passthrough"), "redis-cli --tls -p 6379"),
         (Remote("mc", "memcached", "memcached", view(rewrite="memcached")), "nc 127.0.0.1 6379"),
-        (Remote("mc", "memcached", "memcached", view(tls="passthrough")), None),
-        (Remote("legacy", "", "static", view(kind="static")), None),
+        (
+            Remote("mc", "memcached", "memcached", view(tls="passthrough")),
+            "openssl s_client -quiet -connect 127.0.0.1:6379",
+        ),
+        (Remote("legacy", "", "static", view(kind="static")), "nc 127.0.0.1 6379"),
+        (Remote("legacy", "", "static", view(kind="static", rewrite="memcached")), "nc 127.0.0.1 6379"),
+        (
+            Remote("legacy", "", "static", view(kind="static", tls="passthrough")),
+            "openssl s_client -quiet -connect 127.0.0.1:6379",
+        ),
         (Remote("legacy", "", "static", view(kind="static", rewrite="redis")), "redis-cli -p 6379"),
     ],
 )
-def test_what_can_be_typed(one: Remote, command: str | None) -> None:
+def test_what_can_be_typed(one: Remote, command: str) -> None:
     assert local_route(one, 6379).command == command
 
 

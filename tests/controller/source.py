@@ -18,6 +18,7 @@ ROUTES: dict[str, Any] = {
     "version": 1,
     "public_host": "cache.dev.example.com",
     "public_ip": "203.0.113.73",
+    "portal_port": 7000,
     "generated": "2025-01-31T12:00:00Z",
     "notes": ["AWS knows no cache called my-radis"],
     "caches": [

@@ -31,7 +31,7 @@ class Source:
 
     def routes(self) -> dict[str, Any]:
         caches = (cache_view(), cache_view(id="a<b & c"))
-        plain: dict[str, Any] = msgspec.to_builtins(routes_document(caches=caches))
+        plain: dict[str, Any] = msgspec.to_builtins(routes_document(caches=caches, portal_port=7000))
         return plain
 
 
@@ -89,6 +89,8 @@ async def test_each_cache_has_a_page(pages: AdminPages) -> None:
     assert tree.one("h1").text == "orders"
     assert "redis-cli" in {one.attributes.get("data-client") for one in tree.find("details")}
     assert "cache.dev.example.com" in tree.one("code", id="snippet-1").raw
+    line = "natproxy connect cache.dev.example.com:7000 --bundle dev1.zip --cache orders\n"
+    assert tree.one("code", id="local-1").raw == line
 
 
 @pytest.mark.parametrize("name", ["none-such", "", "<script>", "orders/status"])

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from natproxy.controller.changes import Change, find_changes
-from natproxy.controller.metrics import NodeChange
+from natproxy.controller.changes import Change, NodeChange, find_changes
 from natproxy.model import Cache, Endpoint, Kind, PortEntry, PortMap, Role, Snapshot
 from tests.plan.samples import host, key, memcached, node, redis, snapshot
 

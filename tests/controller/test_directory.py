@@ -92,7 +92,16 @@ def test_what_has_no_port_or_no_route_is_not_told() -> None:
 def test_what_only_the_operator_may_know_is_left_out() -> None:
     document = told(route(1, "a"))
     plain = directory_json(document)
-    assert set(plain) == {"version", "public_host", "public_ip", "generated", "caches", "certificate", "expires"}
+    assert set(plain) == {
+        "version",
+        "public_host",
+        "public_ip",
+        "portal_port",
+        "generated",
+        "caches",
+        "certificate",
+        "expires",
+    }
     assert (plain["certificate"], plain["expires"]) == ("dev1", "2027-01-15T08:00:00Z")
     (cache,) = plain["caches"]
     assert set(cache) == {"id", "engine", "mode", "tls", "routes"}

@@ -9,9 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from natproxy import messages
-from natproxy.controller.changes import Change
+from natproxy.controller.changes import Change, NodeChange
 from natproxy.controller.hearsay import EPISODE_SECONDS, Hearsay
-from natproxy.controller.metrics import Metrics, NodeChange
+from natproxy.controller.metrics import Metrics
 from natproxy.controller.shards import Topology
 from natproxy.model import Cache, Endpoint, Kind, Mode, NodeId, Role, Route, RouteKey
 from natproxy.wire.rewriter import Hint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
@@ -9,6 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 from natproxy.controller.httpserver import (
     HEADERS,
     Answer,
+    HttpServer,
     guarded,
     is_safe_host,
     json_answer,
@@ -113,3 +116,33 @@ async def test_another_site_s_name_is_not_answered() -> None:
 )
 def test_only_addresses_and_localhost_are_safe_hosts(host: str | None, is_safe: bool) -> None:
     assert is_safe_host(host) is is_safe
+
+
+async def test_many_who_ask_at_once_do_not_hold_the_loop() -> None:
+    loop, rounds = asyncio.get_running_loop(), 0
+    begun: list[int] = []
+
+    def come_round() -> None:
+        nonlocal rounds
+        rounds += 1
+        if len(begun) < 40:
+            loop.call_soon(come_round)
+
+    async def answer(_: web.BaseRequest) -> web.Response:
+        begun.append(rounds)
+        return text_answer(200, "hello")
+
+    http = HttpServer(answer)
+    server = await loop.create_server(http, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+    loop.call_soon(come_round)
+    for _, writer in pairs:
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)  # sent at once: the loop finds them all together
+    for reader, writer in pairs:
+        for _ in range(2):
+            assert (await reader.readuntil(b"hello\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+    server.close()
+    await http.shutdown(1.0)
+    assert len(begun) == len(set(begun)) == 2 * len(pairs)

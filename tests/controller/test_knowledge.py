@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from natproxy.controller.changes import NodeChange
 from natproxy.controller.knowledge import SAVE_ADDRESSES_SECONDS, Knowledge
-from natproxy.controller.metrics import NodeChange
 from natproxy.controller.statefile import State, StateFile
 from natproxy.discover.parse import RawAnswers
 from natproxy.errors import ReleaseError, StateError

@@ -8,7 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from natproxy.controller.metrics import Metrics, NodeChange
+from natproxy.controller.changes import NodeChange
+from natproxy.controller.metrics import Metrics
 from natproxy.controller.status import RouteStatus
 from natproxy.messages import DIAL_BUCKETS, Counts, RouteCounts
 from natproxy.model import (
@@ -80,17 +81,17 @@ def fill(metrics: Metrics) -> None:
     metrics.tls.record_load(is_accepted=True)
     metrics.record_worker_loss(1)
     metrics.show_workers(1, {0: os.getpid()})
-    metrics.show_discovery(15.0, is_ready=True)
+    metrics.discovery.show(15.0, is_ready=True)
     for failure in (None, *DiscoveryFailure):
-        metrics.record_discovery(failure)
+        metrics.discovery.record_round(failure)
     for change in NodeChange:
-        metrics.record_change(change)
+        metrics.discovery.record_change(change)
     for hint in Hint:
         metrics.record_hint(hint)
-    metrics.record_reload(is_accepted=True)
-    metrics.record_reload(is_accepted=False)
+    metrics.config.record_reload(is_accepted=True)
+    metrics.config.record_reload(is_accepted=False)
     metrics.record_state_save_failure()
-    metrics.record_name_failure()
+    metrics.discovery.record_name_failure()
     for side in (metrics.admin, metrics.portal):
         side.record_request(200)
         side.record_refusal("network")
@@ -362,34 +363,6 @@ def test_new_facts_about_a_route_forget_nothing(metrics: Metrics) -> None:
     assert list(ours(metrics, "natproxy_connections_total").values()) == [5]
 
 
-def test_rounds_of_discovery_are_counted_by_reason(metrics: Metrics) -> None:
-    last = "natproxy_discovery_last_success_timestamp_seconds{}"
-    metrics.record_discovery(DiscoveryFailure.DENIED)
-    assert samples(metrics)[last] == 0
-    metrics.record_discovery(None)
-    metrics.record_discovery(DiscoveryFailure.DENIED)
-    found = samples(metrics)
-    assert found[last] == 1735689600.0
-    assert found["natproxy_discovery_runs_total{}"] == 3
-    failures = ours(metrics, "natproxy_discovery_failures_total")
-    assert len(failures) == len(DiscoveryFailure)
-    assert {name for name, value in failures.items() if value} == {'natproxy_discovery_failures_total{reason="denied"}'}
-    assert failures['natproxy_discovery_failures_total{reason="denied"}'] == 2
-
-
-def test_reloads_are_counted_by_result() -> None:
-    clock = iter([100.0, 200.0])
-    metrics = Metrics("0.1.0", CollectorRegistry(), now=lambda: next(clock))
-    assert samples(metrics)["natproxy_config_last_reload_success_timestamp_seconds{}"] == 100.0
-    metrics.record_reload(is_accepted=True)
-    metrics.record_reload(is_accepted=False)
-    found = samples(metrics)
-    assert found['natproxy_config_reloads_total{result="accepted"}'] == 1
-    assert found['natproxy_config_reloads_total{result="refused"}'] == 1
-    assert found["natproxy_config_last_reload_successful{}"] == 0
-    assert found["natproxy_config_last_reload_success_timestamp_seconds{}"] == 200.0
-
-
 def test_the_rest_is_counted(metrics: Metrics) -> None:
     fill(metrics)
     found = samples(metrics)
@@ -401,6 +374,8 @@ def test_the_rest_is_counted(metrics: Metrics) -> None:
     assert found["natproxy_ready{}"] == 1
     assert found["natproxy_accept_pauses_total{}"] == 1
     assert found["natproxy_log_lines_dropped_total{}"] == 2
+    metrics.admin.dropped_lines, metrics.portal.dropped_lines = 10, 100
+    assert samples(metrics)["natproxy_log_lines_dropped_total{}"] == 112
     assert found["natproxy_state_save_failures_total{}"] == 1
     assert found["natproxy_name_failures_total{}"] == 1
     assert found['natproxy_node_changes_total{change="role-moved"}'] == 1

@@ -8,12 +8,14 @@ import json
 import logging
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
+import uvloop
 
 from natproxy.controller.portal import Portal
 from natproxy.controller.webmetrics import SideCounts
@@ -103,7 +105,8 @@ async def test_pages_and_lines_are_of_the_caches_that_may_be_used(served: Served
     assert b"my-redis" in page.body
     assert f"natproxy connect cache.example.com:{served.port} --bundle dev1.zip".encode() in page.body
     assert b"my-redis" in (await ask(served.port, "/caches/my-redis")).body
-    assert b"legacy.one" in (await ask(served.port, "/caches/legacy%2Eone")).body
+    line = f"natproxy connect cache.example.com:{served.port} --bundle dev1.zip --cache legacy.one"
+    assert line.encode() in (await ask(served.port, "/caches/legacy%2Eone")).body
     lines = await ask(served.port, "/snippets/my-redis")
     assert (lines.status, lines.headers["content-type"]) == (200, "text/plain; charset=utf-8")
     one = await ask(served.port, "/snippets/my-redis?client=redis-py")
@@ -259,6 +262,26 @@ async def test_nobody_is_let_in_where_there_is_nothing_to_verify_by(served: Serv
         await served.identities.ask(served.port)
     assert served.source.asked == []
     assert served.counted() == {"internal": 2}
+
+
+def test_who_has_gone_before_the_answer_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    uvloop.run(_go_before_the_answer(tmp_path))
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+
+
+async def _go_before_the_answer(tmp_path: Path) -> None:
+    """Ask, and reset the connection so many rounds of the loop later: some of them meet a request under way."""
+    served = Served(Identities(tmp_path))
+    for rounds in range(10):
+        _, writer = await served.identities.talk(served.port, served.identities.dev)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.write(b"GET /directory HTTP/1.1\r\nHost: a\r\n\r\n")
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        writer.transport.abort()
+        await closed(writer)
+    assert (await served.identities.ask(served.port)).status == 200
+    await served.portal.stop()
 
 
 async def test_requests_are_logged_at_debug_with_the_certificate(

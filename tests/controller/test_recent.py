@@ -10,8 +10,8 @@ import pytest
 
 import natproxy.controller
 from natproxy.controller.activity import TURNED_AWAY
+from natproxy.controller.changes import NodeChange
 from natproxy.controller.logs import event, listen, listen_no_more
-from natproxy.controller.metrics import NodeChange
 from natproxy.controller.recent import (
     MOST_CHARACTERS,
     MOST_EVENTS,

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from natproxy.controller.changes import Change
-from natproxy.controller.metrics import NodeChange
+from natproxy.controller.changes import Change, NodeChange
 from natproxy.controller.roles import Roles, Told, by_node, roles_of
 from natproxy.model import Cache, Kind, Mode, NodeId, Role, RouteKey
 from tests.plan.samples import book, host, node, redis, snapshot

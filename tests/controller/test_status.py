@@ -73,6 +73,7 @@ def test_a_route_is_shown_as_the_interface_says() -> None:
         "version": 1,
         "public_host": "203.0.113.73",
         "public_ip": "203.0.113.73",
+        "portal_port": None,
         "generated": "2025-01-31T12:00:00Z",
         "notes": ["a note"],
         "caches": [

@@ -22,7 +22,7 @@ from natproxy.controller.webtls import RefusedError, WebTls
 from natproxy.errors import TlsError
 from natproxy.messages import Tls
 from natproxy.model import HandshakeFailure
-from tests.controller.webside import HOST, Identities
+from tests.controller.webside import HOST, Answer, Identities
 from tests.standins.certificates import Authority, Issued
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
@@ -39,6 +39,8 @@ class Met:
     server: HandshakeFailure | None = None
     detail: str = ""
     name: str = ""
+    claims: str = ""
+    """The name in a certificate that did not let it in: nobody has verified it."""
 
 
 def listening() -> socket.socket:
@@ -53,7 +55,7 @@ def visit(port: int, context: ssl.SSLContext | None) -> str:
         try:
             if context is None:
                 plain.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                return plain.recv(100).hex()
+                return plain.makefile("rb").read().decode()
             with context.wrap_socket(plain, server_hostname=HOST) as talk:
                 talk.sendall(b"GET / HTTP/1.1\r\n" + b"x" * 20_000)
                 return "" if talk.recv(1) == b"!" else "nothing"
@@ -78,6 +80,7 @@ def meet(new_loop: Loop, tls: Tls, context: ssl.SSLContext | None) -> Met:
                 transport = await side.shake(sock, Greeter)
             except RefusedError as error:
                 met.server, met.detail = error.failure, str(error)
+                met.claims = "" if error.shown is None else error.shown.identity.name
             else:
                 met.name = side.identity(transport).name
                 transport.close()
@@ -125,12 +128,21 @@ def test_a_client_hears_why_it_is_not_let_in(  # noqa: PLR0917
     assert met.client in told.split("|")
     assert met.server is counted
     assert met.detail
+    assert met.claims == {"unknown": "dev1", "server's": "server", "none": ""}.get(kind, kind)
 
 
 @both_loops
 def test_who_speaks_in_the_clear_is_found_out(tmp_path: Path, new_loop: Loop) -> None:
     met = meet(new_loop, Identities(tmp_path).tls, None)
     assert met.server is HandshakeFailure.CLEAR_TEXT
+    answer = Answer(met.client.encode())
+    assert answer.raw.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.body == b"this port speaks HTTPS, and asks for a client certificate\n"
+    assert answer.headers == {
+        "content-type": "text/plain; charset=utf-8",
+        "content-length": str(len(answer.body)),
+        "connection": "close",
+    }
 
 
 @both_loops

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,25 +15,31 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NamedTuple, Self
 
+from natproxy.pki.authority import Authority
+from natproxy.pki.terms import ServerNames
 from tests.demo.client import HOST, Asks, Client
+from tests.demo.laptop import Laptop
+from tests.demo.processes import end, start
 from tests.demo.words import Line
 from tests.standins.caches import is_port_free
 from tests.standins.cloud import Cloud
 
-ROOT = Path(__file__).parents[2]
 REDIS_ID = "my-redis"
 MEMCACHED_ID = "my-memcached"
 SERVERLESS_ID = "my-serverless"
+STATIC_NAME = "for-laptops"
+DEVELOPER = "dev1"
 
 RANGE_SIZE = 10
 REDIS_FIRST_PORTS = (6379, 16379, 26379, 36379)
 MEMCACHED_FIRST_PORTS = (11211, 21211, 31211, 41211)
 SERVERLESS_FIRST_PORTS = (6400, 16400, 26400, 36400)
 ADMIN_PORTS = (9479, 19479, 29479, 39479)
+STATIC_PORTS = (6490, 16490, 26490, 36490)
+PORTAL_PORTS = (6378, 16378, 26378, 36378)
 """The customary ones first; those that are in use are passed over."""
 
 POLL_SECONDS = 0.05
-STOP_SECONDS = 10.0
 
 CONFIG = """\
 listen: {{address: {host}}}
@@ -51,6 +54,13 @@ resolver: "{resolver}"
 nodes: {{ca: {authority}}}
 aws: {{refresh: 2s}}
 admin: {{port: {admin_port}}}
+
+# One port speaks TLS, and the portal tells who has a certificate of it: the laptop in the last chapter.
+tls: {{certificate: {pki}/server.crt, key: {pki}/server.key, client_ca: {pki}/ca.crt, crl: {pki}/clients.crl}}
+clients: {{tls: "off"}}
+static:
+  - {{name: {static_name}, port: {static_port}, target: "{primary}", clients: {{tls: terminate}}}}
+portal: {{port: {portal_port}}}
 state_dir: {state_dir}
 log: {{format: json}}
 """
@@ -105,6 +115,8 @@ class Ports(NamedTuple):
     serverless: int
     """The first of two."""
     admin: int
+    static: int
+    portal: int
 
 
 def free_ports() -> Ports:
@@ -114,6 +126,8 @@ def free_ports() -> Ports:
         _first_free(MEMCACHED_FIRST_PORTS, RANGE_SIZE),
         _first_free(SERVERLESS_FIRST_PORTS, 2),
         _first_free(ADMIN_PORTS, 1),
+        _first_free(STATIC_PORTS, 1),
+        _first_free(PORTAL_PORTS, 1),
     )
 
 
@@ -132,16 +146,7 @@ class Natproxy:
         self.config_path = directory / "natproxy.yaml"
         self.config_path.write_text(config, encoding="utf-8")
         log_path = directory / "natproxy.log"
-        with log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "natproxy", "run", "-c", str(self.config_path)],
-                cwd=ROOT,
-                env={**os.environ, **environ},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C in this terminal is for the demonstration, which then stops natproxy
-            )
+        self._process = start(["run", "-c", str(self.config_path)], log_path, environ)
         self._log = log_path.open(encoding="utf-8")
         self._half_a_line = ""
         self.said: list[Line] = []
@@ -168,12 +173,7 @@ class Natproxy:
 
     def stop(self) -> None:
         """Ask it to stop, and see to it that it does."""
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
         self._log.close()
 
 
@@ -209,10 +209,15 @@ class Stage:
         self.cloud.memcached(MEMCACHED_ID, nodes=2)
         self.cloud.serverless(SERVERLESS_ID, speaks_tls=True)
         self._authority.write_bytes(self.cloud.authority.pem)
+        self._pki.init(ServerNames((), (HOST,)), self.ports.portal)
 
     @property
     def _authority(self) -> Path:
         return self._directory / "authority.crt"
+
+    @property
+    def _pki(self) -> Authority:
+        return Authority(self._directory / "pki")
 
     @property
     def config(self) -> str:
@@ -228,14 +233,32 @@ class Stage:
             resolver=self.cloud.resolver,
             authority=self._authority,
             admin_port=self.ports.admin,
+            pki=self._directory / "pki",
+            static_name=STATIC_NAME,
+            static_port=self.ports.static,
+            primary=self._primary(),
+            portal_port=self.ports.portal,
             state_dir=self._directory / "state",
         )
+
+    def _primary(self) -> str:
+        """Return the name and port that follow the primary."""
+        group = self.cloud.world.group(REDIS_ID)
+        return f"{self.cloud.world.group_names(group).primary()}:{group.port}"
 
     def start_natproxy(self) -> Natproxy:
         """Start the daemon; it ends with the stage."""
         natproxy = Natproxy(self._directory, self.config, self.cloud.environ)
         self._stack.callback(natproxy.stop)
         return natproxy
+
+    def start_laptop(self) -> Laptop:
+        """Hand the developer a bundle, as `natproxy pki issue` does, and connect; it ends with the stage."""
+        bundle = self._directory / f"{DEVELOPER}.zip"
+        self._pki.issue(DEVELOPER, 1, bundle)
+        laptop = Laptop(bundle, STATIC_NAME, self._directory / "laptop.log")
+        self._stack.callback(laptop.stop)
+        return laptop
 
     def start_client(self, port: int, what: str, asks: Asks) -> Client:
         """Let one more client talk; it ends with the stage, before natproxy does."""

@@ -20,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tests.demo.client import HOST, KEY, Client, ClusterCounter, MemcachedCounter, RedisCounter, RedisReader
-from tests.demo.stage import MEMCACHED_ID, REDIS_ID, ROOT, SERVERLESS_ID, Natproxy, Stage
+from tests.demo.processes import ROOT
+from tests.demo.stage import DEVELOPER, MEMCACHED_ID, REDIS_ID, SERVERLESS_ID, STATIC_NAME, Natproxy, Stage
 from tests.demo.words import Line, sentence
 
 HEALING_SECONDS = 30.0
@@ -35,6 +36,7 @@ CHAPTERS = (
     "3. The primary fails",
     "4. The cache grows",
     "5. A cluster client",
+    "6. On a laptop",
 )
 
 
@@ -56,7 +58,7 @@ class Story:
         """Tell all chapters. Raises StopAskedError."""
         self._introduce()
         is_good = True
-        chapters = (self._discover, self._replace, self._fail_over, self._grow, self._rewrite)
+        chapters = (self._discover, self._replace, self._fail_over, self._grow, self._rewrite, self._connect)
         for title, chapter in zip(CHAPTERS, chapters, strict=True):
             self._console.rule(Text(title, "bold"), align="left")
             self._told.clear()
@@ -88,7 +90,7 @@ class Story:
         self._print("natproxy asks AWS which nodes they have, and opens a port for each node and endpoint:")
         self._natproxy = self._stage.start_natproxy()
         opened = "port opened"
-        self._wait_for(lambda: len(self._logged(opened)) == 10, "natproxy did not open its ten ports", untold=opened)
+        self._wait_for(lambda: len(self._logged(opened)) == 11, "natproxy did not open its eleven ports", untold=opened)
         self._run_natproxy("routes")
         self._start_clients()
         self._wait_for_all_clients(time.monotonic())
@@ -142,6 +144,20 @@ class Story:
         self._wait_for_all_clients(moment)
         told = " and ".join(cluster.told())
         self._say("client", f"redis-py's RedisCluster dialled port {port}, was told of {told}, and counts", "green")
+
+    def _connect(self) -> None:
+        self._print("A developer has a bundle and runs natproxy connect: the client needs no TLS, and no key.")
+        bundle, ports = f"{DEVELOPER}.zip", self._stage.ports
+        self._say("operator", f"`natproxy pki issue {DEVELOPER}` has made {bundle}, and goes to its owner")
+        self._say("laptop", f"`natproxy connect --bundle {bundle}` asks the portal, {HOST}:{ports.portal}")
+        laptop, moment = self._stage.start_laptop(), time.monotonic()
+        self._wait_for(lambda: laptop.port is not None, "natproxy connect brought nothing")
+        port = laptop.port or 0
+        self._stage.start_client(port, f"{STATIC_NAME}, on the laptop", RedisReader(port))
+        self._wait_for_all_clients(moment)
+        self._say("laptop", f"has {STATIC_NAME} on 127.0.0.1:{port}; to port {ports.static} it is mutual TLS")
+        self._say("client", f"reads the counter on port {port}, and speaks no TLS", "green")
+        self._say("operator", f"sees all of this in a browser: http://{HOST}:{ports.admin}/")
 
     def _sum_up(self, *, is_good: bool) -> None:
         self._console.rule(Text("What the client noticed", "bold"), align="left")

@@ -22,7 +22,8 @@ from typing import Self
 import pytest
 
 from tests.demo.client import HOST
-from tests.demo.stage import ADMIN_PORTS, ROOT
+from tests.demo.processes import ROOT
+from tests.demo.stage import ADMIN_PORTS
 from tests.demo.words import sentence
 
 STORY_SECONDS = 60.0
@@ -35,6 +36,7 @@ CHAPTERS = [
     "3. The primary fails",
     "4. The cache grows",
     "5. A cluster client",
+    "6. On a laptop",
 ]
 HAPPY_END = "All was followed: no file changed, nothing restarted, no port moved."
 
@@ -166,8 +168,10 @@ def check_story(said: str) -> None:
     assert "FAILED" not in said
     words = " ".join(said.split())
 
-    routes = re.findall(r"^ *(\d+)  (\S+) +(?:primary|replica)? *(?:us-east-1\w)? +open ", said, flags=re.MULTILINE)
-    *others, (cluster, _), (cluster_reader, _) = routes
+    routes = re.findall(
+        r"^ *(\d+)  (\S+)(?: \(TLS\))? +(?:primary|replica)? *(?:us-east-1\w)? +open ", said, flags=re.MULTILINE
+    )
+    *others, (cluster, _), (cluster_reader, _), (static, _) = routes
     assert int(cluster_reader) == int(cluster) + 1
     ports = {name: int(port) for port, name in others}
     first, memcached = ports["my-redis-001/0001"], ports["my-memcached/0001"]
@@ -196,10 +200,24 @@ def check_story(said: str) -> None:
     assert f"client reads the counter from the new node on port {first + 5}" in words
     told = f"dialled port {cluster}, was told of {HOST}:{cluster} and {HOST}:{cluster_reader}, and counts"
     assert f"client redis-py's RedisCluster {told}" in words
+    (local,) = re.findall(rf"laptop has for-laptops on 127\.0\.0\.1:(\d+); to port {static} it is mutual TLS", words)
+    assert f"client reads the counter on port {local}, and speaks no TLS" in words
     answers = {
-        int(port): int(count) for port, count in re.findall(r"^ *(\d+)  my-\S+ +(\d+) ", said, flags=re.MULTILINE)
+        int(port): int(count)
+        for port, count in re.findall(
+            r"^ *(\d+)  (?:my-\S+|for-laptops, on the laptop) +(\d+) ", said, flags=re.MULTILINE
+        )
     }
-    assert answers.keys() >= {first, first + 1, first + 2, first + 5, memcached, memcached + 1, int(cluster)}
+    assert answers.keys() >= {
+        first,
+        first + 1,
+        first + 2,
+        first + 5,
+        memcached,
+        memcached + 1,
+        int(cluster),
+        int(local),
+    }
     assert all(answers.values())
 
 
@@ -239,6 +257,9 @@ def test_after_the_story_its_commands_work_until_ctrl_c(normal_user: list[str]) 
         (url,) = re.findall(r"curl (\S+)", demo.said)
         with urllib.request.urlopen(url, timeout=10) as metrics:
             assert b"natproxy_connections_open" in metrics.read()
+        (page,) = re.findall(r"in a browser:\s+(http://\S+/)", demo.said)
+        with urllib.request.urlopen(page, timeout=10) as status:
+            assert b"my-serverless" in status.read()
         demo.wait_for("natproxy  has read its config again")
 
         demo.process.send_signal(signal.SIGINT)

@@ -95,6 +95,12 @@ async def test_a_config_without_caches_asks_elasticache_nothing(aws: AwsServer, 
     assert aws.calls("DescribeCacheClusters") == []
 
 
+async def test_without_caches_no_permission_is_needed(make: Make) -> None:
+    assert [(found.check, found.verdict, found.evidence) for found in await make(STATIC).ask()] == [
+        (Check.PERMISSIONS, Verdict.GOOD, "not needed: no caches are configured")
+    ]
+
+
 async def test_tags_are_tried_where_they_select(aws: AwsServer, make: Make) -> None:
     one = make(TAGGED)
     await one.identify()

@@ -99,6 +99,18 @@ async def test_a_check_that_takes_too_long_is_one_finding(path: Path, monkeypatc
     assert any(one.check is Check.KEEPALIVE for one in examined.findings)
 
 
+async def test_without_caches_nothing_of_aws_is_needed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_REGION")
+    examined, _ = await look(path)
+    of_aws = (Check.CREDENTIALS, Check.CLOCK, Check.PERMISSIONS)
+    found = [(one.verdict, one.evidence) for one in examined.findings if one.check in of_aws]
+    assert found == [(Verdict.GOOD, "not needed: no caches are configured")] * 4
+    assert not [one for one in examined.findings if one.verdict is Verdict.UNKNOWN]
+    add_a_cache(path)
+    examined, _ = await look(path)
+    assert {one.verdict for one in examined.findings if one.check in of_aws} == {Verdict.BAD, Verdict.UNKNOWN}
+
+
 async def test_where_nobody_knows_the_nodes_what_they_are_looked_at_for_is_unknown(path: Path) -> None:
     add_a_cache(path)
     examined, _ = await look(path)

@@ -121,6 +121,12 @@ def test_a_family_that_natproxy_does_not_listen_on_needs_no_rule() -> None:
     assert [one.subject for one in look(routes(CLIENT, SIX, ports=(6379,)), rule, text=only_six)] == [str(SIX)]
 
 
+SIDES = (
+    f"{GUIDE}tls: {{certificate: /c, key: /k, client_ca: /ca}}\n"
+    f"portal: {{allow: {CLIENT}}}\nadmin: {{address: 0.0.0.0, allow: {CLIENT}, tls: true}}\n"
+)
+
+
 def test_the_portal_and_an_admin_side_beyond_loopback_are_to_be_reached_too() -> None:
     text = (
         f"{GUIDE}tls: {{certificate: /c, key: /k, client_ca: /ca}}\nportal: {{}}\n"
@@ -130,3 +136,33 @@ def test_the_portal_and_an_admin_side_beyond_loopback_are_to_be_reached_too() ->
     assert shut.evidence.endswith(f"has no inbound rule that lets {CLIENT} in on TCP 9479")
     assert world.evidence.endswith("has no inbound rule that lets anyone with a certificate in on TCP 6378")
     assert (shut.verdict, world.verdict) == (Verdict.BAD, Verdict.BAD)
+
+
+def test_the_world_is_let_in_to_the_portal_and_the_admin_side_by_mistake() -> None:
+    served = [route(port=6379, allow=(WORLD,))]
+    good, wide = look(served, Rule(6378, 9479, networks=(WORLD,)), text=SIDES)[1:]
+    assert good.verdict is Verdict.GOOD
+    assert (wide.subject, wide.verdict) == ("sg-0ours 0.0.0.0/0", Verdict.WARNING)
+    assert "in on TCP 6378, 9479, and portal.allow and admin.allow only some" in wide.evidence
+    *opened, shut = wide.mend.split(" && ")
+    assert [(one.split()[8], one.split()[10]) for one in opened] == [
+        *(("6379", "0.0.0.0/0"), ("6378", str(CLIENT)), ("9479", str(CLIENT))),
+    ]
+    assert shut.startswith("aws ec2 revoke-security-group-ingress")
+    (alone,) = [one for one in look(served, Rule(9479, 9479, networks=(WORLD,)), text=SIDES) if "whole" in one.evidence]
+    assert "on TCP 9479, and admin.allow only some" in alone.evidence
+    anyone = SIDES.replace(f"{{allow: {CLIENT}}}", "{}")
+    assert len(look(served, Rule(6378, 6379, networks=(WORLD,)), text=anyone)) == 3  # none of them about the world
+
+
+def test_what_says_who_may_connect_is_named() -> None:
+    wide = SIDES.replace(f"{{allow: {CLIENT}}}", "{allow: 198.51.0.0/16}")
+    (found,) = [
+        one for one in look([], Rule(6378, 6378, networks=(CLIENT,)), text=wide) if "not all of" in one.evidence
+    ]
+    assert found.mend.startswith("name in portal.allow just who is let in")
+
+
+def test_an_admin_side_beyond_loopback_is_judged_where_nothing_else_is_there() -> None:
+    text = "listen: {address: 127.0.0.1}\n" + SIDES
+    assert [one.evidence[-8:] for one in look(routes(CLIENT), text=text)] == ["TCP 9479"]

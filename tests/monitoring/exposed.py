@@ -8,7 +8,8 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from natproxy.controller.metrics import Metrics, NodeChange
+from natproxy.controller.changes import NodeChange
+from natproxy.controller.metrics import Metrics
 from natproxy.model import DiscoveryFailure, HandshakeFailure, Kind, Outcome, Role, RouteState
 from natproxy.wire.rewriter import Fallback, Hint, Reply
 
@@ -19,7 +20,7 @@ VALUES: dict[str, frozenset[str]] = {
     "hint": frozenset(Hint),
     "kind": frozenset(Kind),
     "outcome": frozenset(Outcome),
-    "reason": frozenset((*Outcome, *HandshakeFailure, *Fallback, *DiscoveryFailure)),
+    "reason": frozenset((*Outcome, *HandshakeFailure, *Fallback, *DiscoveryFailure, "network")),
     "reply": frozenset(Reply),
     "result": frozenset(("ok", "failed", "accepted", "refused")),
     "role": frozenset(Role),

@@ -8,7 +8,9 @@ OPERATOR_FACTS = ("State", "Node speaks", "Rewrite", "Target")
 
 
 def test_the_operator_sees_all_of_a_route() -> None:
-    tree = read(cache_page(cache_view(), LINES, is_portal=False, public_host="cache.dev.example.com"))
+    tree = read(
+        cache_page(cache_view(), LINES, is_portal=False, public_host="cache.dev.example.com", local_lines=LINES)
+    )
     assert tree.one("h1").text == "orders"
     assert tree.one(id="facts").text == "valkey · cluster-enabled · TLS required"
     row = tree.one("tr", data_route="6379")
@@ -24,7 +26,7 @@ def test_the_operator_sees_all_of_a_route() -> None:
 
 
 def test_the_developer_sees_no_target_state_or_reason() -> None:
-    page = cache_page(cache_view(reason="10.0.0.1 is down"), LINES, is_portal=True)
+    page = cache_page(cache_view(reason="10.0.0.1 is down"), LINES, is_portal=True, local_lines=LINES)
     tree = read(page)
     labels = {one.attributes["data-label"] for one in tree.all() if "data-label" in one.attributes}
     assert labels == {"Port", "Leads to", "Role", "Zone", "Clients speak"}
@@ -35,7 +37,7 @@ def test_the_developer_sees_no_target_state_or_reason() -> None:
 
 
 def test_lines_can_be_opened_and_copied_one_by_one() -> None:
-    tree = read(cache_page(cache_view(), LINES, is_portal=True))
+    tree = read(cache_page(cache_view(), LINES, is_portal=True, local_lines=SnippetsDocument(cache="orders")))
     shell, go = tree.one(id="snippets").find("details")
     assert ("open" in shell.attributes, "open" in go.attributes) == (True, False)
     assert (shell.attributes["data-client"], shell.one("summary").text) == ("redis-cli", "redis-cli shell")
@@ -57,7 +59,7 @@ def test_lines_through_connect_come_first_where_there_are_any() -> None:
 
 def test_a_cache_without_ports_says_so() -> None:
     none = SnippetsDocument(cache="orders", remarks=("It has no port yet.",))
-    tree = read(cache_page(cache_view(routes=(), reason="waiting for AWS"), none, is_portal=False))
+    tree = read(cache_page(cache_view(routes=(), reason="waiting for AWS"), none, is_portal=False, local_lines=none))
     assert tree.one(class_="empty").text == "This cache has no port yet."
     assert tree.one("p", class_="reason card").text == "waiting for AWS"
     assert "It has no port yet." in tree.one(id="snippets").text

@@ -33,7 +33,7 @@ def test_one_that_may_use_nothing_is_told_whom_to_ask() -> None:
         ("203.0.113.73", "dev1", 7000, ["203.0.113.73:7000", "--bundle", "dev1.zip"]),
         ("2001:db8::1", "dev1", 7000, ["[2001:db8::1]:7000", "--bundle", "dev1.zip"]),
         ("2001:db8::1", "dev1", 6378, ["2001:db8::1", "--bundle", "dev1.zip"]),
-        (None, "/etc/x; rm -rf /", 6378, ["HOST", "--bundle", "bundle.zip"]),
+        (None, "/etc/x; rm -rf /", 6378, ["NATPROXY-HOST", "--bundle", "bundle.zip"]),
         ("h; reboot", "-rf", 6378, ["h; reboot", "--bundle", "bundle.zip"]),
     ],
 )

@@ -31,10 +31,12 @@ from tests.pages.samples import LINES, Element, cache_view, read, routes_documen
 PAGES: dict[str, Callable[[], str]] = {
     "status": lambda: status_page(status()),
     "empty status": lambda: status_page(status(caches=(), events=(), certificates=(), troubles=(), notes=())),
-    "cache": lambda: cache_page(cache_view(), LINES, is_portal=False, public_host="cache.dev.example.com"),
+    "cache": lambda: cache_page(
+        cache_view(), LINES, is_portal=False, public_host="cache.dev.example.com", local_lines=LINES
+    ),
     "cache with connect": lambda: cache_page(cache_view(), LINES, is_portal=True, local_lines=LINES),
     "cache without ports": lambda: cache_page(
-        cache_view(routes=(), reason="none yet"), SnippetsDocument(cache="orders"), is_portal=False
+        cache_view(routes=(), reason="none yet"), SnippetsDocument(cache="orders"), is_portal=False, local_lines=LINES
     ),
     "portal": lambda: portal_page(routes_document(), certificate="dev1", expires=None, portal_port=6378),
     "empty portal": lambda: portal_page(routes_document(caches=()), certificate="x", expires=None, portal_port=1),
@@ -171,7 +173,7 @@ def hostile_pages(n: dict[str, str]) -> list[str]:
     directory = routes_document(public_host=n["a"], caches=(plain,))
     return [
         status_page(whole),
-        cache_page(plain, lines, is_portal=False, public_host=n["e"]),
+        cache_page(plain, lines, is_portal=False, public_host=n["e"], local_lines=lines),
         cache_page(plain, lines, is_portal=True, public_host=n["e"], local_lines=lines),
         portal_page(directory, certificate=n["b"], expires=n["c"], portal_port=6378),
         problem_page(404, n["a"], n["b"], is_portal=True),
@@ -192,5 +194,5 @@ def test_nothing_from_outside_becomes_markup(names: dict[str, str]) -> None:
 def test_lines_to_be_copied_arrive_as_they_are() -> None:
     text = "if a < b && \"c\" {\n\tprint('d')\n}\n"
     lines = SnippetsDocument(cache="c", snippets=(Snippet(client="x", title="x", language="go", text=text),))
-    tree = read(cache_page(cache_view(), lines, is_portal=False))
+    tree = read(cache_page(cache_view(), lines, is_portal=False, local_lines=lines))
     assert tree.one("code", id="snippet-1").raw == text

@@ -39,7 +39,7 @@ def test_every_route_stands_in_a_row_of_its_own() -> None:
     row = tree.one("tr", data_route="6379")
     assert (row.attributes["data-state"], row.attributes["data-role"]) == ("open", "primary")
     assert row.one("td", data_label="Open").text == "12"
-    assert row.one("td", data_label="TLS").text == "clients TLS + certificate node TLS rewrite redis"
+    assert row.one("td", data_label="TLS, rewrite").text == "clients TLS + certificate node TLS rewrite redis"
     assert row.one("td", data_label="Dial p50 / p99").text == "0.42 ms / 12.3 ms"
     assert row.one("td", data_label="Turned away").text == "3"
     traffic = row.one("td", data_label="Traffic")

@@ -28,8 +28,8 @@ needs_redis = pytest.mark.skipif(
 )
 
 
-def files(host: str = "cache.dev.example.com") -> dict[str, bytes]:
-    return bundle_files("dev1", host, EXPIRES, certificate=b"certificate", key=b"key", ca=b"ca")
+def files(host: str = "cache.dev.example.com", portal_port: int = 7000) -> dict[str, bytes]:
+    return bundle_files("dev1", host, portal_port, EXPIRES, certificate=b"certificate", key=b"key", ca=b"ca")
 
 
 def lines_for(readme: str, program: str) -> str:
@@ -51,7 +51,7 @@ def test_the_manifest() -> None:
         "version": 1,
         "name": "dev1",
         "host": "cache.dev.example.com",
-        "portal_port": 6378,
+        "portal_port": 7000,
         "expires": "2025-05-01T12:00:00Z",
     }
 
@@ -183,15 +183,17 @@ def test_the_lines_for_ioredis_work(handed: Handed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "portal"),
+    ("host", "port", "where", "portal"),
     [
-        ("a.example.com", "https://a.example.com:6378/snippets/CACHE"),
-        ("2001:db8::1", "'https://[2001:db8::1]:6378/snippets/CACHE'"),
+        ("a.example.com", 6378, "a.example.com", "https://a.example.com:6378/snippets/CACHE"),
+        ("a.example.com", 7000, "a.example.com:7000", "https://a.example.com:7000/snippets/CACHE"),
+        ("2001:db8::1", 6378, "2001:db8::1", "'https://[2001:db8::1]:6378/snippets/CACHE'"),
+        ("2001:db8::1", 7000, "'[2001:db8::1]:7000'", "'https://[2001:db8::1]:7000/snippets/CACHE'"),
     ],
 )
-def test_the_lines_without_tls_and_for_the_portal(host: str, portal: str) -> None:
-    readme = files(host)["README.txt"].decode()
-    assert lines_for(readme, "Without TLS").strip() == f"natproxy connect {host} --bundle dev1.zip"
+def test_the_lines_without_tls_and_for_the_portal(host: str, port: int, where: str, portal: str) -> None:
+    readme = files(host, port)["README.txt"].decode()
+    assert lines_for(readme, "Without TLS").strip() == f"natproxy connect {where} --bundle dev1.zip"
     assert lines_for(readme, "Directly").strip() == (
         f"curl --cacert ca.crt --cert client.crt --key client.key {portal}"
     )

@@ -50,6 +50,13 @@ def test_it_comes_back_as_it_was_written() -> None:
     assert decode_index(encode_index(FULL)) == FULL
 
 
+def test_the_portal_s_port_is_written_where_somebody_has_said_it() -> None:
+    assert "portal_port" not in encode_index(FULL).decode()
+    moved = FULL.with_portal_port(7000)
+    assert decode_index(encode_index(moved)) == moved
+    assert (moved.portal_port, moved.with_portal_port(None).portal_port) == (7000, 7000)
+
+
 def test_it_can_be_read_by_a_human() -> None:
     text = encode_index(FULL).decode()
     assert text.endswith("}\n")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from natproxy.pki.bundle import bundle_files, zipped
 from natproxy.pki.unpacking import MOST_BYTES, NAMES, manifest_of, read, unpacked
 
 FILES = bundle_files(
-    "dev1", "cache.example.com", datetime(2027, 1, 1, tzinfo=UTC), certificate=b"c", key=b"k", ca=b"ca"
+    "dev1", "cache.example.com", 6378, datetime(2027, 1, 1, tzinfo=UTC), certificate=b"c", key=b"k", ca=b"ca"
 )
 
 
@@ -77,4 +78,29 @@ def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
     content[40:60] = b"\xff" * 20
     path.write_bytes(content)
     with pytest.raises(PkiError, match=r"the bundle .* cannot be read"):
+        unpacked(path)
+
+
+def test_what_a_file_unpacks_to_is_bounded_whatever_the_zip_says(tmp_path: Path) -> None:
+    path = tmp_path / "dev1.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in NAMES[:3]:
+            archive.writestr(name, bytes(100 * MOST_BYTES), zipfile.ZIP_DEFLATED)
+    said = (100 * MOST_BYTES).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(said, (10).to_bytes(4, "little")))
+    tracemalloc.start()
+    try:
+        with pytest.raises(PkiError, match="Bad CRC"):
+            unpacked(path)
+        assert tracemalloc.get_traced_memory()[1] < 10 * MOST_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_packed_in_a_way_without_bounds_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "dev1.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in NAMES[:3]:
+            archive.writestr(name, b"x", zipfile.ZIP_LZMA)
+    with pytest.raises(PkiError, match="packed in a way that no bundle is"):
         unpacked(path)

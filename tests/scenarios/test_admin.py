@@ -95,7 +95,7 @@ def test_the_commands_and_the_admin_side_tell_the_same(cloud: Cloud, natproxy: N
     assert (done.returncode, done.stderr) == (0, "")
     printed, served = json.loads(done.stdout), json.loads(daemon.get("/routes")[1])
     assert {**printed, "generated": ""} == {**served, "generated": ""}
-    assert set(served) == {"version", "public_host", "public_ip", "generated", "notes", "caches"}
+    assert set(served) == {"version", "public_host", "public_ip", "portal_port", "generated", "notes", "caches"}
     assert served["version"] == 1
     document = msgspec.convert(served, RoutesDocument)
     assert [cache.id for cache in document.caches] == ["my-redis", "mc", "none-such", "legacy"]
@@ -103,8 +103,8 @@ def test_the_commands_and_the_admin_side_tell_the_same(cloud: Cloud, natproxy: N
     assert document.caches[2].reason
     first = served["caches"][0]["routes"][0]
     assert set(first) == {
-        "port", "kind", "node", "role", "zone", "target", "addresses", "state", "reason", "tls", "node_tls",
-        "rewrite", "rewrite_note", "connections",
+        "port", "kind", "node", "role", "zone", "target", "addresses", "state", "reason", "tls",
+        "certificate", "node_tls", "rewrite", "rewrite_note", "connections",
     }  # fmt: skip
     assert first["node"] == {"cluster": "my-redis-001", "id": "0001"}
     assert first["addresses"] == ["{}:{}".format(*cloud.where("my-redis-001"))]
@@ -129,6 +129,6 @@ def test_the_admin_side_reads_only_and_the_control_socket_is_the_operator_s_alon
     daemon = natproxy(paper_cloud, caches=[{"id": "mc"}])
     assert daemon.get("/healthz") == (200, "ok\n")
     eventually(lambda: daemon.get("/readyz") == (200, "ready\n"), "it is ready")
-    for path in ("/ports", "/reload", "/ports/release", "/", "/../state.json"):
+    for path in ("/ports", "/reload", "/ports/release", "/../state.json"):
         assert daemon.get(path)[0] == 404, path
     assert (daemon.state_dir / "control.sock").stat().st_mode & 0o777 == 0o600

@@ -22,6 +22,7 @@ from natproxy.plan.ports import assign_ports
 from tests.discover.samples import answers_of
 from tests.scenarios.daemon import OwnAddress
 from tests.standins.aws.network import CACHE_GROUP, NATPROXY_GROUP, OTHER_INSTANCE, THIS_INSTANCE, TRUSTED_CLIENT
+from tests.standins.certificates import Authority
 from tests.standins.cloud import Cloud
 
 ROLE = "the role natproxy-instance"
@@ -537,6 +538,21 @@ def test_ports_that_are_open_for_the_whole_world(public: House) -> None:
         assert "the whole world" in one.evidence
         assert "revoke-security-group-ingress" in one.mend
         assert world in one.mend
+
+
+def test_an_admin_side_that_is_open_for_the_whole_world(public: House, tmp_path: Path) -> None:
+    authority = Authority()
+    certificate, key = authority.issue("natproxy", dns=["cache.dev.example.com"]).write(tmp_path)
+    client_ca = tmp_path / "ca.crt"
+    client_ca.write_bytes(authority.pem)
+    public.config["tls"] = {"certificate": str(certificate), "key": str(key), "client_ca": str(client_ca)}
+    public.config["admin"] |= {"address": "0.0.0.0", "allow": [TRUSTED_CLIENT], "tls": True}
+    public.cloud.world.network.allow(NATPROXY_GROUP, "0.0.0.0/0", 6413)
+    one = next(one for one in public.look().troubles if one.check == "security-groups")
+    assert (one.subject, one.verdict) == (f"{NATPROXY_GROUP} 0.0.0.0/0", "warning")
+    assert "on TCP 6413, and admin.allow only some" in one.evidence
+    public.config["listen"] = {"address": "127.0.0.1"}
+    assert "admin.allow" in next(one for one in public.look().troubles if one.check == "security-groups").evidence
 
 
 def test_a_prefix_list_cannot_be_looked_into(public: House) -> None:

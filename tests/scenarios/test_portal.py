@@ -80,6 +80,8 @@ def portal(paper_cloud: Cloud, natproxy: Natproxies, echo: str) -> Portal:
 def test_a_developer_sees_what_his_certificate_may_use(portal: Portal) -> None:
     daemon, papers = portal.daemon.start(), portal.papers
     dev1, dev2 = papers.dev, papers.clients.issue("dev2", usage="client")
+    runs = daemon.wait_for_log("natproxy runs", portal=6378)
+    assert runs["admin"].startswith("127.")
     eventually(lambda: len(daemon.routes()) >= 6, "AWS has answered")
     whole = daemon.document()
     document = portal.directory(dev1)

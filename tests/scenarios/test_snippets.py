@@ -273,7 +273,7 @@ def test_the_shell_gets_one_client_s_lines_and_nothing_else(stages: Mapping[Side
 
 def test_behind_natproxy_connect_the_lines_are_those_without_tls(stages: Mapping[Side, Stage]) -> None:
     local = printed(stages["mutual"].daemon, "one", "--connect").snippets
-    assert local[0].text == f"natproxy connect {HOST} --bundle dev1.zip --cache one\n"
+    assert local[0].text == f"natproxy connect {HOST}:{PORTAL_PORT} --bundle dev1.zip --cache one\n"
     clear = stages["clear"].documents["one"].snippets
     assert [each.text for each in local[1:]] == [each.text.replace(HOST, "127.0.0.1") for each in clear]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -56,11 +57,18 @@ def test_which_clients_a_cache_is_for(cache: CacheView, clients: list[str]) -> N
 
 
 def test_behind_connect_the_first_line_is_connect_itself() -> None:
-    document = connect_snippets(memcached(**MUTUAL), public_host=HOST, bundle="me.zip")
+    document = connect_snippets(memcached(**MUTUAL), public_host=HOST, portal_port=6378, bundle="me.zip")
     assert document.snippets[0].text == f"natproxy connect {HOST} --bundle me.zip --cache my-memcached\n"
     clear = snippets(memcached(**CLEAR), public_host="127.0.0.1")
     assert document.snippets[1:] == clear.snippets
-    assert connect_snippets(CacheView(id="x"), public_host=HOST).snippets == ()
+    assert connect_snippets(CacheView(id="x"), public_host=HOST, portal_port=6378).snippets == ()
+
+
+def test_a_portal_on_another_port_is_named_and_without_one_there_is_no_line() -> None:
+    lines = [connect_snippets(alone(), public_host=host, portal_port=7000).snippets[0].text for host in (HOST, "::1")]
+    assert [line.split()[2] for line in lines] == [f"{HOST}:7000", "'[::1]:7000'"]
+    off = connect_snippets(alone(), public_host=HOST, portal_port=None)
+    assert (off.snippets, "has to switch `portal` on" in off.remarks[0]) == ((), True)
 
 
 def test_all_names_are_of_one_list() -> None:
@@ -68,7 +76,7 @@ def test_all_names_are_of_one_list() -> None:
         name
         for make in CACHES.values()
         for way in WAYS.values()
-        for write in (snippets, connect_snippets)
+        for write in (snippets, partial(connect_snippets, portal_port=6378))
         for name in names(write(make(**way), public_host=HOST))
     }
     assert used == set(CLIENTS)
@@ -164,3 +172,11 @@ def test_what_nobody_has_run_stands_there_as_it_is_printed(client: str, language
     document = snippets(cluster(**MUTUAL), public_host=HOST)
     printed = [snippet.text for snippet in document.snippets if snippet.client == client]
     assert [textwrap.dedent(code) for code in found] == [text.replace("\t", "    ") for text in printed]
+
+
+def test_what_is_to_be_said_of_tls_is_said_where_there_is_any() -> None:
+    for way, terms in WAYS.items():
+        note = next(
+            one.note for one in snippets(alone(**terms), public_host=HOST).snippets if one.client == "redis-cli"
+        )
+        assert ("but not the name in it" in note) == (way != "clear")

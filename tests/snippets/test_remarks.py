@@ -29,7 +29,7 @@ def remarks(cache: CacheView, public_host: str | None = HOST, public_ip: str | N
 
 
 def local(cache: CacheView) -> str:
-    return "\n".join(connect_snippets(cache, public_host=HOST).remarks)
+    return "\n".join(connect_snippets(cache, public_host=HOST, portal_port=6378).remarks)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from natproxy.documents import CacheView
-from natproxy.snippets.shell import natproxy_connect, openssl, redis_cli, telnet
+from natproxy.snippets.shell import bundle_of, natproxy_connect, openssl, redis_cli, telnet
 from tests.snippets.samples import CLEAR, HOST, HOSTILE, MUTUAL, PASSTHROUGH, TLS, alone, cluster, group, scene
 
 FILES = "-CAfile ca.crt -cert client.crt -key client.key"
@@ -68,14 +68,21 @@ def test_telnet() -> None:
 
 
 def test_natproxy_connect() -> None:
-    assert natproxy_connect(HOST, "dev1.zip", "my-redis") == (
+    assert natproxy_connect(HOST, 6378, "dev1.zip", "my-redis") == (
         f"natproxy connect {HOST} --bundle dev1.zip --cache my-redis\n"
     )
+    assert natproxy_connect("::1", 7000, "dev1.zip") == "natproxy connect '[::1]:7000' --bundle dev1.zip\n"
+
+
+@pytest.mark.parametrize("name", ["dev1", "jane.doe@example.com", "a_b+c"])
+def test_a_bundle_is_called_after_its_certificate_where_that_is_safe(name: str) -> None:
+    assert bundle_of(name) == f"{name}.zip"
+    assert bundle_of(f"/{name}") == bundle_of(f"-{name}") == bundle_of(f"{name};x") == "bundle.zip"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_strange_name_stays_one_word(text: str) -> None:
-    assert shlex.split(natproxy_connect(text, text, text)) == [
+    assert shlex.split(natproxy_connect(text, 6378, text, text)) == [
         *("natproxy", "connect", text, "--bundle", text, "--cache", text),
     ]
     assert text in shlex.split(telnet(scene(alone(), text)))

@@ -13,6 +13,7 @@ import socket
 import ssl
 import tempfile
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +26,17 @@ HOST = "cache.example.com"
 class Portal:
     """Answers every request with ``status`` and ``body``, where that is set, else with ``document``."""
 
-    def __init__(self, ip: str, authority: Authority, *, certificate: Issued | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        ip: str,
+        authority: Authority,
+        *,
+        certificate: Issued | None = None,
+        port: int = 0,
+        talk: Callable[[ssl.SSLSocket], None] | None = None,
+    ) -> None:
+        self._talk = talk
+        """What is done instead of answering."""
         self._authority = authority
         self._shown = certificate or authority.issue("natproxy", dns=[HOST], ips=[ip])
         self.document: dict[str, Any] = {"version": 1, "generated": "2026-01-01T00:00:00Z", "caches": []}
@@ -33,6 +44,8 @@ class Portal:
         self.body: bytes | None = None
         self.asked: list[str] = []
         """The paths that were asked for."""
+        self.came = 0
+        """Connections, also of those that were not let in."""
         self._was_asked = threading.Condition()
         self._context = self._make_context(None)
         self._listening = socket.create_server((ip, port))
@@ -69,6 +82,7 @@ class Portal:
                 sock, _ = self._listening.accept()
             except OSError:
                 return
+            self.came += 1
             threading.Thread(target=self._answer, args=(sock,), name="portal answers", daemon=True).start()
 
     def _answer(self, sock: socket.socket) -> None:
@@ -91,7 +105,10 @@ class Portal:
         sock.settimeout(20)
         # Who is not let in is gone.
         with sock, contextlib.suppress(OSError), self._context.wrap_socket(sock, server_side=True) as tls:
-            Answer(tls, tls.getpeername(), None)  # type: ignore[arg-type]
+            if self._talk is not None:
+                self._talk(tls)
+            else:
+                Answer(tls, tls.getpeername(), None)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Listen no more."""
