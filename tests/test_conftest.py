@@ -30,10 +30,13 @@ def test_it():
     kept.append(subprocess.Popen(["sleep", "600"]))
 """
 
+# Before it is sleep it has no environment to be known by.
 LEAVES_ORPHAN = """
 import subprocess
 def test_it():
-    subprocess.run(["sh", "-c", "sleep 600 </dev/null >/dev/null 2>&1 &"], check=True)
+    start = "sleep 600 </dev/null >/dev/null 2>&1 &"
+    until_so = 'until [ "$(cat /proc/$!/comm)" = sleep ]; do :; done'
+    subprocess.run(["sh", "-c", f"{start} {until_so}"], check=True)
 """
 
 LEAVES_ONE_THAT_ENDS = """

@@ -43,6 +43,8 @@ _log = logging.getLogger(__name__)
 
 FIRST_NAMES_SECONDS = 1.5
 """How long a start waits for names that no address is known of."""
+OPEN_TOGETHER_SECONDS = 0.1
+"""How long ports whose names have answered wait for others that are about to be opened."""
 _ENDED_BY_NODE = frozenset({Outcome.NODE_CLOSED.value, Outcome.NODE_RESET.value, Outcome.NODE_TIMEOUT.value})
 
 
@@ -80,6 +82,8 @@ class Engine:
         self._name_came = asyncio.Event()
         self._awaited_names: frozenset[str] = frozenset()
         """Names that ports wait for to be opened."""
+        self._opening: asyncio.TimerHandle | None = None
+        """Will open those whose names have answered."""
         self._has_started = asyncio.Event()
         self._is_stopping = False
         self._is_discovered = False
@@ -154,6 +158,8 @@ class Engine:
     async def stop(self) -> None:
         """Stop accepting, let connections end for as long as the config gives them, end all."""
         self._is_stopping = True
+        if self._opening is not None:
+            self._opening.cancel()
         self.knowledge.save_addresses(at_once=True)
         self.sockets.close_all()
         await self.workers.stop(self.config.timeouts.stop)
@@ -261,8 +267,7 @@ class Engine:
             self.metrics.record_name_failure()
         before = self.knowledge.book.get(host)
         is_new = self.knowledge.take_name(host, addresses, reason)
-        if host in self._awaited_names and not self._is_stopping:
-            self._settle(is_reload=False, waits_for_names=True)
+        self._open_awaited(host)
         if not is_new:
             return
         if addresses is None:
@@ -338,11 +343,29 @@ class Engine:
         self.metrics.record_worker_loss(worker)
         self.serving.worker_lost(worker)
 
+    def _open_awaited(self, host: str) -> None:
+        """Open the ports that waited for this name: now where they were the last, else a moment later with others.
+
+        Names of hundreds of nodes answer one after another, and each time all routes are looked at.
+        """
+        if self._is_stopping or host not in self._awaited_names:
+            return
+        if not self._awaited_names & self.knowledge.unasked_names():
+            self._settle_awaited()
+        elif self._opening is None:
+            self._opening = asyncio.get_running_loop().call_later(OPEN_TOGETHER_SECONDS, self._settle_awaited)
+
+    def _settle_awaited(self) -> None:
+        self._settle(is_reload=False, waits_for_names=True)
+
     def _settle(self, *, is_reload: bool, waits_for_names: bool = False) -> tuple[int, int, int]:
         """Serve what is known; ``waits_for_names``: a port whose name was never asked for opens with its answer.
 
         Clients are sent to a port of which the address book tells, and would find that it leads nowhere yet.
         """
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
         desired = self.knowledge.settle()
         self._is_held_back = self.knowledge.save_error is not None
         unasked = self.knowledge.unasked_names() if waits_for_names else frozenset()

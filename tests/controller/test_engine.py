@@ -174,22 +174,60 @@ async def test_a_node_name_that_changes_its_address_is_counted(host: Host) -> No
         assert shown(daemon, line) == "1.0"
 
 
-async def test_a_name_that_answers_after_the_stop_began_opens_no_port(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def deaf(host: Host) -> Iterator[None]:
+    """Have two nodes and two endpoints, of none of which the name ever resolves."""
     account = world()
     host.aws.answer = answers_of(account)
     with DnsServer(account.zone) as server:
         server.fail("*", "silent")
         host.nobody = server.port
         host.write_caches()
-        async with host.running() as (daemon, _):
-            await host.told("4 routes")
-            names = daemon.engine._awaited_names
-            assert len(names) == 4
+        yield
+
+
+@pytest.mark.usefixtures("deaf")
+async def test_new_ports_open_with_their_names_answers_and_many_at_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with host.running() as (daemon, _):
+        await host.told("4 routes")
+        engine, settled = daemon.engine, 0
+        settle = engine._settle
+
+        def counted(**options: bool) -> tuple[int, int, int]:
+            nonlocal settled
+            settled += 1
+            return settle(**options)
+
+        monkeypatch.setattr(engine, "_settle", counted)
+        first, *others, last = sorted(engine._awaited_names)
+        engine._name_answered(first, ("127.0.0.2",), "")
+        await tick_until(daemon, lambda: len(engine.serving.current) == 1)
+        assert settled == 1
+        for name in others:
+            engine._name_answered(name, ("127.0.0.2",), "")
+        assert settled == 1
+        engine._name_answered(last, None, "the name does not exist")
+        assert settled == 2
+        assert len(engine.serving.current) == 4
+        assert engine._opening is None
+
+
+@pytest.mark.usefixtures("deaf")
+async def test_a_name_that_answers_after_the_stop_began_opens_no_port(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with host.running() as (daemon, _):
+        await host.told("4 routes")
+        first, *others = daemon.engine._awaited_names
+        assert len(others) == 3
+        daemon.engine._name_answered(first, ("127.0.0.2",), "")
+    assert daemon.engine._opening is not None
+    assert daemon.engine._opening.cancelled()
     settled: list[bool] = []
     monkeypatch.setattr(daemon.engine, "_settle", lambda **_: settled.append(True))
-    for name in names:
+    for name in others:
         daemon.engine._name_answered(name, ("127.0.0.2",), "")
     assert settled == []
 
