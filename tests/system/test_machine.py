@@ -85,6 +85,7 @@ import os, signal, sys
 from tests.network.guide import GuideNetwork
 from tests.system.image import debian_root
 from tests.system.machine import Machine
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 machine = Machine(GuideNetwork(), debian_root())
 print(machine.name, flush=True)
 sys.stdin.read()
