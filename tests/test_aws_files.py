@@ -151,10 +151,15 @@ def test_the_template_s_statements_can_be_left_out_one_by_one() -> None:
     assert {parts[0] for parts in left_out.values()} <= set(template()["Conditions"])
 
 
-def test_the_instance_is_open_to_the_developers_only_and_may_reach_caches_and_https_only() -> None:
+def test_the_instance_is_open_to_developers_and_prometheus_only_and_may_reach_caches_and_https_only() -> None:
     group = template()["Resources"]["InstanceSecurityGroup"]["Properties"]
     inbound = [one["Fn::If"][1] if "Fn::If" in one else one for one in group["SecurityGroupIngress"]]
-    assert [one["CidrIp"] for one in inbound] == [{"Ref": "DeveloperCidr"}] * 2
+    assert [(one["FromPort"]["Ref"], one["CidrIp"]["Ref"]) for one in inbound] == [
+        ("FirstPort", "DeveloperCidr"),
+        ("FirstMemcachedPort", "DeveloperCidr"),
+        ("PortalPort", "DeveloperCidr"),
+        ("AdminPort", "PrometheusCidr"),
+    ]
     assert {one["IpProtocol"] for one in inbound} == {"tcp"}
     outbound = [one["Fn::If"][1] if "Fn::If" in one else one for one in group["SecurityGroupEgress"]]
     everywhere = [one for one in outbound if "CidrIp" in one]
@@ -172,8 +177,9 @@ def test_the_caches_let_the_instance_s_group_in_and_nobody_else() -> None:
         assert not {"CidrIp", "CidrIpv6", "SourcePrefixListId"} & rule.keys()
 
 
-def test_the_developers_network_cannot_be_the_whole_internet() -> None:
-    pattern = template()["Parameters"]["DeveloperCidr"]["AllowedPattern"]
+@pytest.mark.parametrize("name", ["DeveloperCidr", "PrometheusCidr"])
+def test_a_network_that_is_let_in_cannot_be_the_whole_internet(name: str) -> None:
+    pattern = template()["Parameters"][name]["AllowedPattern"]
     assert re.fullmatch(pattern, "198.51.100.27/32")
     assert re.fullmatch(pattern, "10.0.0.0/8")
     assert not re.fullmatch(pattern, "0.0.0.0/0")

@@ -320,6 +320,7 @@ def test_a_signal_ends_it_also_while_nobody_reads_what_is_told(
     bundle: Path, portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STUCK_SECONDS", 0.1)
+    before = signal.getsignal(signal.SIGINT)
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb"), os.fdopen(writing, "wb", buffering=0) as pipe:
         with contextlib.suppress(BlockingIOError):
@@ -334,7 +335,7 @@ def test_a_signal_ends_it_also_while_nobody_reads_what_is_told(
 
         with pytest.raises(BrokenPipeError):
             run(bundle, None, None, tell, offset=OFFSET)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 async def test_what_went_wrong_after_the_handshake_is_over_when_a_connection_goes_well_or_with_a_new_bundle(
